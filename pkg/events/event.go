@@ -1,0 +1,252 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
+)
+
+// Type is what happened to an object.
+type Type string
+
+// The types of events. They are part of every event's CloudEvents type.
+const (
+	// Existing: the object was there when its flow began.
+	Existing Type = "existing"
+	// Created: the object, or its CRD, appeared after its flow began.
+	Created Type = "created"
+	// Updated: the object has a new resource version.
+	Updated Type = "updated"
+	// Deleted: the object is gone.
+	Deleted Type = "deleted"
+)
+
+// Types are all the types of events that there are.
+func Types() []Type { return []Type{Existing, Created, Updated, Deleted} }
+
+// CloudEvent is the value of the CloudEvents attribute "type".
+func (t Type) CloudEvent() string { return "dev.crbridge.resource." + string(t) + ".v1" }
+
+// ContentType is the media type of the data of every event.
+const ContentType = "application/json"
+
+// Names of the CloudEvents extension attributes that events carry.
+const (
+	ExtAPIVersion      = "apiversion"
+	ExtKind            = "kind"
+	ExtNamespace       = "namespace"
+	ExtName            = "name"
+	ExtUID             = "uid"
+	ExtResourceVersion = "resourceversion"
+	ExtRoute           = "route"
+	ExtPartitionKey    = "partitionkey"
+	ExtSequence        = "sequence"
+	ExtInferred        = "inferred"
+	ExtCoalesced       = "coalesced"
+)
+
+// Origin is what all events of one flow have in common: where the objects
+// come from and which route they take.
+type Origin struct {
+	Cluster    string
+	Group      string
+	Version    string
+	Kind       string
+	Resource   string // plural, as in the CRD's name
+	Namespaced bool
+	Route      string
+}
+
+// APIVersion is "<group>/<version>".
+func (o Origin) APIVersion() string { return o.Group + "/" + o.Version }
+
+// Source is the value of the CloudEvents attribute "source".
+func (o Origin) Source() string {
+	return "/clusters/" + o.Cluster + "/apis/" + o.Group + "/" + o.Resource
+}
+
+// Change is one change of one object, as the API server reported it or as an
+// absence that it confirmed.
+type Change struct {
+	Type            Type
+	Namespace       string // empty for a cluster-scoped object
+	Name            string
+	UID             string
+	ResourceVersion uint64
+	// Object is the object's content; nil for a deletion of which nothing but
+	// the object's identity is known. It is read, never changed or kept.
+	Object map[string]any
+	// Inferred marks a deletion that was deduced from the object's absence.
+	Inferred bool
+	// Coalesced marks an update that may stand for several versions.
+	Coalesced bool
+	// Observed is when the bridge learnt of the change.
+	Observed time.Time
+}
+
+// Event is a CloudEvent together with what addresses are made of.
+type Event struct {
+	event.Event
+	Fields Fields
+}
+
+// Size is about how many bytes the event takes in memory and on the wire:
+// its data and its attributes. It is for bounding queues, not for accounting.
+func (e *Event) Size() int {
+	const attributes = 1024
+	return len(e.DataEncoded) + attributes
+}
+
+// New makes the event for a change. It fails only for a change that cannot be
+// written as a valid CloudEvent, such as one without a uid.
+func New(o Origin, c Change) (Event, error) {
+	subject := c.Name
+	if c.Namespace != "" {
+		subject = c.Namespace + "/" + c.Name
+	}
+	if err := checkIdentity(o, c); err != nil {
+		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
+	}
+	data, err := encode(o, c)
+	if err != nil {
+		return Event{}, fmt.Errorf("%s %s: data: %w", o.Resource, subject, err)
+	}
+	version := strconv.FormatUint(c.ResourceVersion, 10)
+	extensions := map[string]any{
+		ExtAPIVersion:      o.APIVersion(),
+		ExtKind:            o.Kind,
+		ExtName:            c.Name,
+		ExtUID:             c.UID,
+		ExtResourceVersion: version,
+		ExtRoute:           o.Route,
+		ExtPartitionKey:    subject,
+		ExtSequence:        fmt.Sprintf("%020d", c.ResourceVersion),
+	}
+	if o.Namespaced {
+		extensions[ExtNamespace] = c.Namespace
+	}
+	if c.Inferred {
+		extensions[ExtInferred] = true
+	}
+	if c.Coalesced {
+		extensions[ExtCoalesced] = true
+	}
+	source := types.ParseURIRef(o.Source())
+	if source == nil {
+		return Event{}, fmt.Errorf("%s %s: source %q is not a URI reference", o.Resource, subject, o.Source())
+	}
+	contentType := ContentType
+	e := Event{
+		Event: event.Event{
+			Context: &event.EventContextV1{
+				ID:              id(o, c, version),
+				Source:          *source,
+				Type:            c.Type.CloudEvent(),
+				DataContentType: &contentType,
+				Subject:         &subject,
+				Time:            &types.Timestamp{Time: c.Observed.UTC()},
+				Extensions:      extensions,
+			},
+			DataEncoded: data,
+		},
+		Fields: Fields{
+			Cluster: o.Cluster, Group: o.Group, Version: o.Version, Kind: o.Kind, Resource: o.Resource,
+			Namespace: c.Namespace, Name: c.Name, Event: string(c.Type), Route: o.Route,
+		},
+	}
+	if err := e.Validate(); err != nil {
+		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
+	}
+	return e, nil
+}
+
+// checkIdentity refuses what CloudEvents' validation, which does not look at
+// extension attributes, would let through.
+func checkIdentity(o Origin, c Change) error {
+	switch {
+	case c.UID == "":
+		return errors.New("the object has no metadata.uid")
+	case c.Name == "":
+		return errors.New("the object has no metadata.name")
+	case o.Namespaced && c.Namespace == "":
+		return errors.New("the object has no metadata.namespace")
+	case !o.Namespaced && c.Namespace != "":
+		return fmt.Errorf("a cluster-scoped object with metadata.namespace %q", c.Namespace)
+	}
+	return nil
+}
+
+// id is the same for the same change, whoever observes it and however often.
+// An object dies once, so its deletion needs no version.
+func id(o Origin, c Change, version string) string {
+	if c.Type == Deleted {
+		version = "deleted"
+	}
+	return c.UID + "." + version + "." + o.Route
+}
+
+// encode writes the object's content as JSON, or its identity where nothing
+// else of it is known.
+func encode(o Origin, c Change) ([]byte, error) {
+	content := c.Object
+	if content == nil {
+		metadata := map[string]any{"name": c.Name, "uid": c.UID}
+		if o.Namespaced {
+			metadata["namespace"] = c.Namespace
+		}
+		content = map[string]any{"apiVersion": o.APIVersion(), "kind": o.Kind, "metadata": metadata}
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // the data is the object's JSON, not a web page
+	if err := enc.Encode(withoutBookkeeping(content)); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// LastAppliedAnnotation is where kubectl apply keeps a copy of the object.
+const LastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
+
+// withoutBookkeeping is the object without what tools keep in it for
+// themselves: metadata.managedFields and the last-applied annotation. The
+// given object stays as it is; what is not changed is shared with it.
+func withoutBookkeeping(object map[string]any) map[string]any {
+	metadata, ok := object["metadata"].(map[string]any)
+	if !ok {
+		return object
+	}
+	annotations, _ := metadata["annotations"].(map[string]any)
+	_, applied := annotations[LastAppliedAnnotation]
+	_, managed := metadata["managedFields"]
+	if !applied && !managed {
+		return object
+	}
+	metadata = copyWithout(metadata, "managedFields")
+	if applied {
+		if annotations = copyWithout(annotations, LastAppliedAnnotation); len(annotations) > 0 {
+			metadata["annotations"] = annotations
+		} else {
+			delete(metadata, "annotations")
+		}
+	}
+	object = copyWithout(object, "metadata")
+	object["metadata"] = metadata
+	return object
+}
+
+func copyWithout(m map[string]any, key string) map[string]any {
+	c := make(map[string]any, len(m))
+	for k, v := range m {
+		if k != key {
+			c[k] = v
+		}
+	}
+	return c
+}
