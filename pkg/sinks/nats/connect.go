@@ -1,0 +1,292 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// connectTimeout is for one server: to be reached, and to have shaken hands.
+	connectTimeout = 5 * time.Second
+	// pingInterval and pingsOut bound how long a server that went without a
+	// word is taken for alive: 20 s to 30 s.
+	pingInterval = 10 * time.Second
+	pingsOut     = 2
+	// writeTimeout bounds how long a server may leave bytes unread.
+	writeTimeout = 10 * time.Second
+	// The delay before the n-th attempt to connect is a random part, from
+	// half to all, of firstDelay·2ⁿ or of maxDelay.
+	firstDelay = 50 * time.Millisecond
+	maxDelay   = 5 * time.Second
+	// inboxRetry is how long a connection is kept on which the server lets no
+	// answers in. Only a new one can subscribe to them again.
+	inboxRetry = 30 * time.Second
+)
+
+// session is one connection to a server, from the handshake to its end. A
+// connection that ends is not mended, a new session takes its place: so bytes
+// of one never get into the next, secrets and authorities are read anew, and
+// every failure of a handshake is seen. (nats.go's own reconnect keeps the
+// public nkey and the CA pool of the first connection, says nothing of a
+// failed TLS handshake, and gives up after the second refusal.)
+type session struct {
+	nc     *natsgo.Conn
+	js     jetstream.JetStream // nil for core NATS
+	ended  chan struct{}       // closed when the connection is closed and its last callback has run
+	since  time.Time
+	denial denials
+	stream streamState
+
+	inboxDenied chan struct{} // closed when the server refuses the subscription to answers
+
+	mu     sync.Mutex
+	reason error // the last that the server said
+}
+
+// dialer makes connections.
+type dialer struct {
+	name string
+	urls []string
+	auth Auth
+	tls  TLS
+	// discovered are the servers that the last session heard of.
+	discovered []string
+}
+
+// keepConnected has one session after the other until ctx is done.
+func (s *Sink) keepConnected(ctx context.Context) {
+	defer close(s.stopped)
+	defer s.problems.closed()
+	for attempt := 0; ; attempt++ {
+		if attempt > 0 && !sleep(ctx, backoff(attempt)) {
+			return
+		}
+		ses, err := s.dialer.dial(ctx, s.problems)
+		if ctx.Err() != nil {
+			if err == nil {
+				ses.close()
+			}
+			return
+		}
+		if err != nil {
+			s.problems.disconnect(err.Error())
+			continue
+		}
+		if s.jetstream != nil {
+			// Neither option can be wrong.
+			ses.js, _ = jetstream.New(ses.nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
+				jetstream.WithPublishAsyncMaxPending(maxPending))
+		}
+		s.problems.connect(ses.nc.ConnectedAddr())
+		s.current.Store(ses)
+		mended := ses.wait(ctx)
+		s.current.Store(nil)
+		s.dialer.discovered = ses.nc.DiscoveredServers()
+		ses.close()
+		if ctx.Err() != nil {
+			return
+		}
+		if !mended {
+			s.problems.disconnect(ses.whyEnded())
+		}
+		if time.Since(ses.since) > maxDelay {
+			attempt = 0 // it worked for a while; otherwise go on slowing down
+		}
+	}
+}
+
+// wait returns when the session has ended or is of no more use. mended tells
+// that it is the bridge which wants a new one.
+func (ses *session) wait(ctx context.Context) (mended bool) {
+	select {
+	case <-ses.ended:
+	case <-ctx.Done():
+	case <-ses.inboxDenied:
+		ctx, cancel := context.WithTimeout(ctx, inboxRetry)
+		defer cancel()
+		select {
+		case <-ses.ended:
+		case <-ctx.Done():
+			return true
+		}
+	}
+	return false
+}
+
+func (ses *session) close() {
+	ses.nc.Close()
+	<-ses.ended
+}
+
+// whyEnded is in words that do not differ from time to time.
+func (ses *session) whyEnded() string {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	err := ses.reason
+	if err == nil {
+		err = ses.nc.LastError()
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return "the server closed the connection"
+	}
+	return "the connection ended: " + words(err)
+}
+
+// refusal finds what nats-server says when it does not let a client in, such as
+// "Authorization Violation" and "User Authentication Expired".
+var refusal = regexp.MustCompile(`(?i)\b(authorization|authentication)\b`)
+
+// dial connects to the first server that lets it. ctx ends the attempt at the
+// latest when the server in turn has had its connectTimeout.
+func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
+	ses := &session{ended: make(chan struct{}), inboxDenied: make(chan struct{})}
+	ses.stream.turn = make(chan struct{}, 1)
+	failures := &failedDials{ctx: ctx}
+	o := natsgo.GetDefaultOptions()
+	o.Servers = append(slices.Clone(d.urls), d.discovered...)
+	o.Name = "crbridge sink " + d.name
+	o.AllowReconnect = false
+	o.ReconnectBufSize = -1 // nothing is kept for a later connection
+	o.Timeout = connectTimeout
+	o.FlusherTimeout = writeTimeout
+	o.PingInterval, o.MaxPingsOut = pingInterval, pingsOut
+	o.CustomDialer = failures
+	o.AsyncErrorCB = ses.serverSays(p)
+	o.ClosedCB = func(*natsgo.Conn) { close(ses.ended) }
+	wipe, err := d.auth.apply(&o)
+	if err != nil {
+		return nil, err
+	}
+	defer wipe()
+	if err := d.tls.apply(&o); err != nil {
+		return nil, err
+	}
+	ses.nc, err = o.Connect()
+	switch {
+	case err == nil:
+		ses.since = time.Now()
+		return ses, nil
+	case errors.Is(err, natsgo.ErrNoServers):
+		return nil, failures.unreachable()
+	case refusal.MatchString(err.Error()):
+		return nil, fmt.Errorf("the server refuses %s: %s", d.auth, words(err))
+	}
+	said := "connecting: " + words(err)
+	if o.TLSConfig != nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		// In TLS 1.3 a client has shaken hands before the server looks at its
+		// certificate; whether it then reads the reason before it writes into
+		// a closed connection is chance.
+		said += "; a server does this that does not accept the client's certificate"
+	}
+	return nil, errors.New(said)
+}
+
+// serverSays is told of what the server says by the way.
+func (ses *session) serverSays(p *problems) natsgo.ErrHandler {
+	return func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
+		match := violation.FindStringSubmatch(err.Error())
+		if match == nil {
+			ses.mu.Lock()
+			ses.reason = err
+			ses.mu.Unlock()
+			return
+		}
+		verb, subject := "publish", match[2]
+		if match[1] == "Subscription" {
+			verb = "subscribe"
+		}
+		if isInbox(subject) {
+			subject = "_INBOX.>" // the rest is random
+			select {
+			case <-ses.inboxDenied: // callbacks run one at a time
+			default:
+				close(ses.inboxDenied)
+			}
+		}
+		said := fmt.Sprintf("the server does not permit the bridge to %s to %s (it says: Permissions Violation)", verb, subject)
+		p.deny(subject, said)
+		ses.denial.tell(denial{subject: subject, words: said})
+	}
+}
+
+// failedDials dials, and remembers for each server why it could not be
+// reached: nats.go says only that none could be.
+type failedDials struct {
+	ctx context.Context // of the attempt to connect; net.Dialer's interface in nats.go has no other place for it
+
+	mu  sync.Mutex
+	why []string
+}
+
+// Dial implements nats.go's CustomDialer.
+func (f *failedDials) Dial(network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: connectTimeout}
+	conn, err := dialer.DialContext(f.ctx, network, address)
+	if err != nil {
+		f.mu.Lock()
+		f.why = append(f.why, words(err))
+		f.mu.Unlock()
+	}
+	return conn, err
+}
+
+// unreachable is the same for the same failures, in whichever order they came.
+func (f *failedDials) unreachable() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.why) == 0 {
+		return errors.New("no server can be reached")
+	}
+	slices.Sort(f.why)
+	return errors.New("no server can be reached: " + strings.Join(slices.Compact(f.why), "; "))
+}
+
+// words is the error without what differs from time to time, such as the
+// local port, and without the library's prefix.
+func words(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		inner := op.Err
+		for next := errors.Unwrap(inner); next != nil; next = errors.Unwrap(inner) {
+			inner = next
+		}
+		if op.Addr != nil {
+			return fmt.Sprintf("%s %s: %s", op.Op, op.Addr, inner)
+		}
+		return fmt.Sprintf("%s: %s", op.Op, inner)
+	}
+	return strings.TrimPrefix(err.Error(), "nats: ")
+}
+
+// backoff is how long to wait before the attempt.
+func backoff(attempt int) time.Duration {
+	d := maxDelay
+	if attempt < 10 {
+		d = min(d, firstDelay<<attempt)
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// sleep tells whether it has slept all of d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,238 @@
+package nats
+
+import (
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	sdkreader "github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
+	"github.com/cloudevents/sdk-go/v2/binding"
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
+	"github.com/google/go-cmp/cmp"
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+// full is an event with every attribute that there is.
+func full(t testing.TB) events.Event {
+	e := change(t, "one", 7)
+	e.SetExtension(events.ExtInferred, true)
+	e.SetExtension(events.ExtCoalesced, true)
+	return e
+}
+
+func TestEncodeBinary(t *testing.T) {
+	e := full(t)
+	m, err := encode(Binary, "k8s.demo", &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := natsgo.Header{
+		"ce-specversion":     {"1.0"},
+		"ce-id":              {"uid-one.7.orders"},
+		"ce-source":          {"/clusters/demo/apis/shop.example.com/orders"},
+		"ce-type":            {"dev.crbridge.resource.updated.v1"},
+		"ce-subject":         {"default/one"},
+		"ce-time":            {"2023-11-14T22:13:20.123456789Z"},
+		"ce-datacontenttype": {"application/json"},
+		"ce-apiversion":      {"shop.example.com/v1"},
+		"ce-kind":            {"Order"},
+		"ce-namespace":       {"default"},
+		"ce-name":            {"one"},
+		"ce-uid":             {"uid-one"},
+		"ce-resourceversion": {"7"},
+		"ce-route":           {"orders"},
+		"ce-partitionkey":    {"default/one"},
+		"ce-sequence":        {"00000000000000000007"},
+		"ce-inferred":        {"true"},
+		"ce-coalesced":       {"true"},
+	}
+	if diff := cmp.Diff(want, m.Header); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+	if got, want := string(m.Data), `{"spec":{"version":7}}`; got != want {
+		t.Errorf("payload is %s, want %s", got, want)
+	}
+}
+
+func TestEncodeStructured(t *testing.T) {
+	e := full(t)
+	m, err := encode(Structured, "k8s.demo", &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(natsgo.Header{"Content-Type": {"application/cloudevents+json"}}, m.Header); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(m.Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"specversion": "1.0", "id": "uid-one.7.orders", "source": "/clusters/demo/apis/shop.example.com/orders",
+		"type": "dev.crbridge.resource.updated.v1", "subject": "default/one", "time": "2023-11-14T22:13:20.123456789Z",
+		"datacontenttype": "application/json", "apiversion": "shop.example.com/v1", "kind": "Order", "namespace": "default",
+		"name": "one", "uid": "uid-one", "resourceversion": "7", "route": "orders", "partitionkey": "default/one",
+		"sequence": "00000000000000000007", "inferred": true, "coalesced": true,
+		"data": map[string]any{"spec": map[string]any{"version": 7.0}}, // raw JSON, neither a string nor base64
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("payload (-want +got):\n%s", diff)
+	}
+}
+
+// The SDK's own JetStream binding is a reader that we did not write.
+func TestSDKReadsBothModes(t *testing.T) {
+	for _, mode := range []Mode{Binary, Structured} {
+		t.Run(string(mode), func(t *testing.T) {
+			e := full(t)
+			m, err := encode(mode, "k8s.demo", &e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := binding.ToEvent(t.Context(), sdkreader.NewMessage(m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := got.Validate(); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(plain(t, &e.Event), plain(t, got)); diff != "" {
+				t.Errorf("the SDK reads another event (-sent +read):\n%s", diff)
+			}
+		})
+	}
+}
+
+// plain is an event's attributes as strings, and its data.
+func plain(t testing.TB, e *event.Event) map[string]string {
+	t.Helper()
+	all := map[string]string{
+		"specversion": e.SpecVersion(), "id": e.ID(), "source": e.Source(), "type": e.Type(), "subject": e.Subject(),
+		"datacontenttype": e.DataContentType(), "time": e.Time().Format(time.RFC3339Nano), "data": string(e.Data()),
+	}
+	for name, value := range e.Extensions() {
+		s, err := types.Format(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = s
+	}
+	return all
+}
+
+func TestPercentEncode(t *testing.T) {
+	for _, test := range []struct {
+		why, value, want string
+	}{
+		{"the example of the specification", "Euro € 😀", "Euro%20%E2%82%AC%20%F0%9F%98%80"},
+		{"what is printable stays", "!#$&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", "!#$&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~"},
+		{"the three printable ones that do not", ` "%`, "%20%22%25"},
+		{"a percent sequence in the value is not one in the header", "a%20b", "a%2520b"},
+		{"line breaks would begin another header", "a\r\nNats-Rollup: all", "a%0D%0ANats-Rollup:%20all"},
+		{"control characters", "\x00\x1f\x7f\u0085", "%00%1F%7F%C2%85"},
+		{"bytes that are no UTF-8 stay what they are", "\xff", "%FF"},
+		{"nothing", "", ""},
+	} {
+		if got := percentEncode(test.value); got != test.want {
+			t.Errorf("%s: %q became %q, want %q", test.why, test.value, got, test.want)
+		}
+	}
+}
+
+func TestEncodeRefusesNames(t *testing.T) {
+	for why, name := range map[string]string{
+		"a colon ends a header's name":      "a:b",
+		"a line break begins a header":      "a\r\nnats-rollup",
+		"upper case is another name":        "Name",
+		"the empty name":                    "",
+		"a dash is in no attribute's name":  "a-b",
+		"nor is anything but ASCII letters": "ä",
+	} {
+		e := change(t, "one", 1)
+		e.Context.(*event.EventContextV1).Extensions[name] = "x" // past the SDK's own checks
+		if m, err := encode(Binary, "s", &e); err == nil {
+			t.Errorf("%s: %q was encoded as %q", why, name, m.Header)
+		}
+	}
+}
+
+func FuzzEncode(f *testing.F) {
+	f.Add("default", "one", "uid", "orders", []byte(`{"a":"ä"}`))
+	f.Add("a b", "\"%\r\nNats-Msg-Id: x", "\x00", "é€😀", []byte(`"x"`))
+	f.Add("", "x", "u", "r", []byte(`{"<":[1,1e400,-0,null]}`))
+	f.Fuzz(func(t *testing.T, namespace, name, uid, route string, data []byte) {
+		e, err := events.New(
+			events.Origin{
+				Cluster: "demo", Group: "g", Version: "v1", Kind: "K", Resource: "r",
+				Namespaced: namespace != "", Route: route,
+			},
+			events.Change{
+				Type: events.Created, Namespace: namespace, Name: name, UID: uid, ResourceVersion: 1,
+				Observed: time.Unix(1, 0), Object: map[string]any{},
+			})
+		if err != nil || !json.Valid(data) {
+			t.Skip()
+		}
+		e.DataEncoded = data
+
+		m, err := encode(Binary, "s", &e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, values := range m.Header {
+			if len(values) != 1 || strings.ContainsFunc(key+values[0], func(r rune) bool { return r <= ' ' || r > '~' }) {
+				t.Errorf("header %q: %q can be taken for something else", key, values)
+			}
+		}
+		decoded := map[string]string{}
+		for key, values := range m.Header {
+			value, err := url.PathUnescape(values[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			decoded[strings.TrimPrefix(key, "ce-")] = value
+		}
+		sent := plain(t, &e.Event)
+		delete(sent, "data")
+		maps.DeleteFunc(sent, func(_, value string) bool { return value == "" })
+		if diff := cmp.Diff(sent, decoded); diff != "" {
+			t.Errorf("binary (-sent +decoded):\n%s", diff)
+		}
+		if !slices.Equal(m.Data, data) {
+			t.Errorf("binary: data %q became %q", data, m.Data)
+		}
+
+		m, err = encode(Structured, "s", &e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read struct{ Data json.RawMessage }
+		if err := json.Unmarshal(m.Data, &read); err != nil {
+			t.Fatalf("structured: %v: %q", err, m.Data)
+		}
+		if strings.TrimSpace(string(read.Data)) != strings.TrimSpace(string(data)) {
+			t.Errorf("structured: data %q became %q", data, read.Data)
+		}
+		var got event.Event
+		if err := json.Unmarshal(m.Data, &got); err != nil {
+			t.Fatalf("structured: %v: %q", err, m.Data)
+		}
+		want, have := plain(t, &e.Event), plain(t, &got)
+		delete(want, "data")
+		delete(have, "data")
+		for name, value := range want {
+			want[name] = strings.ToValidUTF8(value, "\uFFFD") // JSON cannot have the rest
+			have[name] = strings.ToValidUTF8(have[name], "\uFFFD")
+		}
+		if diff := cmp.Diff(want, have); diff != "" {
+			t.Errorf("structured (-sent +decoded):\n%s", diff)
+		}
+	})
+}

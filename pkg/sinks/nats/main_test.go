@@ -1,0 +1,245 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
+	"github.com/crbridge/crbridge/pkg/sinks/natstest"
+)
+
+func TestMain(m *testing.M) { natstest.Main(m) }
+
+const template = "k8s.{cluster}.{group}.{resource}.{namespace}.{name}"
+
+func subject(t testing.TB, template string) *events.SubjectTemplate {
+	t.Helper()
+	s, err := events.ParseSubject(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// options are those of a sink to a stream K8S on the server.
+func options(t testing.TB, server *natstest.Server) Options {
+	return Options{
+		Name: "main", URLs: []string{server.URL()}, Subject: subject(t, template),
+		JetStream: &JetStreamOptions{Stream: "K8S", Create: true, DuplicateWindow: 2 * time.Minute},
+	}
+}
+
+// open opens a sink that is closed when the test ends.
+func open(t testing.TB, o Options) *Sink {
+	t.Helper()
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		if err := s.Close(ctx); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s
+}
+
+const patience = 30 * time.Second
+
+// eventually waits until the condition holds; got is what to show if it never
+// does.
+func eventually(t testing.TB, what string, got func() (string, bool)) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		last, ok := got()
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v still not: %s; last: %s", patience, what, last)
+		}
+	}
+}
+
+// untilStatus waits until the sink's LastError contains the words.
+func untilStatus(t testing.TB, s *Sink, words string) {
+	t.Helper()
+	eventually(t, "LastError contains "+words, func() (string, bool) {
+		last := s.Status().LastError
+		return last, strings.Contains(last, words)
+	})
+}
+
+// publish publishes events until they are durable.
+func publish(t testing.TB, s *Sink, batch ...events.Event) {
+	t.Helper()
+	p := s.Publisher(sinks.Flow{})
+	eventually(t, "the events are durable", func() (string, bool) {
+		durable, err := p.Publish(t.Context(), batch)
+		batch = batch[durable:]
+		if err != nil {
+			return err.Error(), false
+		}
+		return "", true
+	})
+}
+
+// change is the event for a version of an object.
+func change(t testing.TB, object string, version int) events.Event {
+	t.Helper()
+	e, err := events.New(
+		events.Origin{
+			Cluster: "demo", Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders",
+			Namespaced: true, Route: "orders",
+		},
+		events.Change{
+			Type: events.Updated, Namespace: "default", Name: object, UID: "uid-" + object,
+			ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),
+			Object: map[string]any{"spec": map[string]any{"version": version}},
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func batchOf(all ...events.Event) []events.Event { return all }
+
+// closingContext is for what is done when the test has ended.
+func closingContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// enlarge gives the event more data than the server's max_payload of 1 MiB.
+func enlarge(e *events.Event) {
+	e.DataEncoded = append(bytes.Repeat([]byte(" "), 1<<20), '1')
+}
+
+// client is a connection of the test's own.
+func client(t testing.TB, address string, more ...natsgo.Option) *natsgo.Conn {
+	t.Helper()
+	more = append(more, natsgo.MaxReconnects(-1), natsgo.ReconnectWait(20*time.Millisecond), natsgo.RetryOnFailedConnect(true))
+	nc, err := natsgo.Connect(address, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func streamsOf(t testing.TB, nc *natsgo.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// storedMessages are all messages of the stream.
+func storedMessages(t testing.TB, js jetstream.JetStream, stream string) []*natsgo.Msg {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := int(s.CachedInfo().State.Msgs)
+	consumer, err := s.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*natsgo.Msg
+	for len(all) < want {
+		batch, err := consumer.Fetch(min(500, want-len(all)), jetstream.FetchMaxWait(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for m := range batch.Messages() {
+			all = append(all, &natsgo.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()})
+		}
+		if batch.Error() != nil {
+			t.Fatal(batch.Error())
+		}
+	}
+	return all
+}
+
+// decodeBinary reads a message in binary mode, by the binding's words and with
+// nothing of ours.
+func decodeBinary(t testing.TB, m *natsgo.Msg) event.Event {
+	t.Helper()
+	e := event.New()
+	for name, values := range m.Header {
+		attribute, ok := strings.CutPrefix(name, "ce-")
+		if !ok {
+			continue
+		}
+		value, err := url.PathUnescape(values[0])
+		if err != nil {
+			t.Fatalf("header %s: %v", name, err)
+		}
+		switch attribute {
+		case "specversion":
+		case "id":
+			e.SetID(value)
+		case "source":
+			e.SetSource(value)
+		case "type":
+			e.SetType(value)
+		case "subject":
+			e.SetSubject(value)
+		case "datacontenttype":
+			e.SetDataContentType(value)
+		case "time":
+			at, err := time.Parse(time.RFC3339Nano, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.SetTime(at)
+		default:
+			e.SetExtension(attribute, value)
+		}
+	}
+	e.DataEncoded = m.Data
+	return e
+}
+
+// journal keeps what is logged.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }

@@ -1,0 +1,271 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
+
+// Mode is how an event becomes a message: the content mode of the CloudEvents
+// NATS protocol binding.
+type Mode string
+
+// The content modes.
+const (
+	// Binary: attributes are headers, the payload is the data.
+	Binary Mode = "binary"
+	// Structured: the payload is the whole event as JSON.
+	Structured Mode = "structured"
+)
+
+// Options say where a sink leads and how it gets there.
+type Options struct {
+	// Name is what people call the sink: in the log, in errors, in metrics.
+	Name string
+	// URLs are the servers to try, at least one. A user or password in them
+	// is refused: secrets are in files.
+	URLs []string
+	// Subject is what an event is published to.
+	Subject *events.SubjectTemplate
+	// Mode is the content mode; empty means Binary.
+	Mode Mode
+	Auth Auth
+	TLS  TLS
+	// JetStream is the stream to publish to; nil means core NATS.
+	JetStream *JetStreamOptions
+	// Logger gets one line per change of the sink's state; nil discards them.
+	Logger *slog.Logger
+	// Metrics may be nil.
+	Metrics *sinks.Metrics
+}
+
+// Auth names the files with the bridge's credentials: none, or one kind. They
+// are read anew for every connection.
+type Auth struct {
+	CredentialsFile        string // user JWT and seed, as nsc writes them
+	NKeyFile               string // seed
+	UserFile, PasswordFile string
+	TokenFile              string
+}
+
+// TLS says how the server is recognised, and how the bridge is. Its files are
+// read anew for every connection. The zero value leaves it to the server and
+// to the URL's scheme whether there is TLS, and trusts the system's
+// authorities.
+type TLS struct {
+	CAFile            string
+	CertFile, KeyFile string
+	// ServerName is what the server's certificate has to be for, where that
+	// is not the host of the URL.
+	ServerName string
+}
+
+// JetStreamOptions say which stream takes the events. All but Stream and
+// Create is for the creation of a missing stream; an existing one is checked
+// and never changed.
+type JetStreamOptions struct {
+	Stream string
+	// Create the stream if it is missing.
+	Create bool
+	// Subjects of the stream; by default those of the events and of the
+	// control messages.
+	Subjects []string
+	Replicas int // 0 means 1
+	Storage  Storage
+	// MaxAge, MaxBytes and MaxMsgsPerSubject bound the stream; 0 means
+	// without bound.
+	MaxAge            time.Duration
+	MaxBytes          int64
+	MaxMsgsPerSubject int64
+	// DuplicateWindow is for how long the stream knows the ids of its events;
+	// 0 leaves it to the server.
+	DuplicateWindow time.Duration
+}
+
+// Storage is where a stream keeps its messages.
+type Storage string
+
+// The kinds of storage.
+const (
+	File   Storage = "file" // also what the empty value means
+	Memory Storage = "memory"
+)
+
+const (
+	// ackTimeout is how long the server may take for an acknowledgement or an
+	// answer. A stream that elects a new leader needs a few seconds.
+	ackTimeout = 10 * time.Second
+	// maxInFlight bounds what all publishers together have published without
+	// an acknowledgement, in bytes as events.Event.Size counts.
+	maxInFlight = 16 << 20
+)
+
+// Sink is a NATS sink. It keeps one connection for all its publishers.
+type Sink struct {
+	name      string
+	subject   *events.SubjectTemplate
+	mode      Mode
+	jetstream *JetStreamOptions
+	dialer    dialer
+	log       *slog.Logger
+	problems  *problems
+	notes     notes
+
+	current  atomic.Pointer[session] // nil while there is no connection
+	inFlight *semaphore.Weighted
+
+	publishing gate
+
+	// stop ends the goroutine that keeps the connection; stopped is closed
+	// when it has ended.
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// streamName is what every nats-server takes as a stream's name, see
+// https://docs.nats.io/nats-concepts/jetstream/streams.
+var streamName = regexp.MustCompile(`^[^\s.*>/\\[:cntrl:]]{1,255}$`)
+
+// Open opens a sink and connects it in the background, until it is closed. It
+// fails only for options that cannot work however often they are tried. A
+// server that is not there or a secret that is not there yet is no such thing:
+// Status tells it, and the sink goes on trying.
+func Open(o Options) (*Sink, error) {
+	if err := check(&o); err != nil {
+		return nil, fmt.Errorf("sink %s: %w", o.Name, err)
+	}
+	ctx, stop := context.WithCancel(context.Background()) // ended by Close
+	s := &Sink{
+		name:      o.Name,
+		subject:   o.Subject,
+		mode:      o.Mode,
+		jetstream: o.JetStream,
+		dialer:    dialer{name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS},
+		log:       o.Logger.With("sink", o.Name),
+		inFlight:  semaphore.NewWeighted(maxInFlight),
+		stop:      stop,
+		stopped:   make(chan struct{}),
+	}
+	s.problems = &problems{log: s.log, connectedMetric: func(c bool) { o.Metrics.Connected(o.Name, c) }}
+	s.problems.connectedMetric(false)
+	if s.jetstream == nil {
+		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
+	}
+	go s.keepConnected(ctx)
+	return s, nil
+}
+
+// check refuses what can never work and fills in defaults.
+func check(o *Options) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Subject == nil {
+		return errors.New("no subject")
+	}
+	switch o.Mode {
+	case "":
+		o.Mode = Binary
+	case Binary, Structured:
+	default:
+		return fmt.Errorf("mode %q: there are binary and structured", o.Mode)
+	}
+	if len(o.URLs) == 0 {
+		return errors.New("no url")
+	}
+	for i, raw := range o.URLs {
+		u, err := url.Parse(raw)
+		switch {
+		case err != nil || u.Host == "":
+			return fmt.Errorf("url %d of %d is not like nats://host:4222", i+1, len(o.URLs)) // it may hold a password: not repeated
+		case u.User != nil:
+			return fmt.Errorf("url %d of %d, with host %s, holds a user: credentials are in files", i+1, len(o.URLs), u.Host)
+		}
+	}
+	if err := o.Auth.check(); err != nil {
+		return err
+	}
+	if err := o.TLS.check(); err != nil {
+		return err
+	}
+	return o.JetStream.check()
+}
+
+func (o *JetStreamOptions) check() error {
+	if o == nil {
+		return nil
+	}
+	if !streamName.MatchString(o.Stream) {
+		return fmt.Errorf("stream %q: a stream's name has no white space and none of . * > / \\", o.Stream)
+	}
+	switch o.Storage {
+	case "", File, Memory:
+		return nil
+	}
+	return fmt.Errorf("storage %q: there are file and memory", o.Storage)
+}
+
+// Publisher is the flow's way into the sink.
+func (s *Sink) Publisher(sinks.Flow) sinks.Publisher {
+	if s.jetstream == nil {
+		return &corePublisher{sink: s}
+	}
+	return &streamPublisher{sink: s}
+}
+
+// Status is how the sink is now. It does not block.
+func (s *Sink) Status() sinks.Status {
+	connected, problem := s.problems.now()
+	status := sinks.Status{Connected: connected}
+	if problem != "" {
+		status.LastError = "sink " + s.name + ": " + problem
+	}
+	return status
+}
+
+// Notes say in which ways the stream differs from the options without being
+// unfit, one sentence each. They are empty before the stream was seen.
+func (s *Sink) Notes() []string { return s.notes.all() }
+
+// Close refuses new batches, waits for those on their way, and closes the
+// connection. When ctx is done it waits no longer: what is on its way then
+// fails, though the server may still get it. It may be called again.
+func (s *Sink) Close(ctx context.Context) error {
+	unfinished := s.publishing.close(ctx)
+	s.stop()
+	select {
+	case <-s.stopped:
+	case <-ctx.Done():
+		// Nothing in there waits for longer than a write or a handshake may
+		// take; but the caller does not want to wait even for that.
+		return fmt.Errorf("sink %s: closing the connection: %w", s.name, ctx.Err())
+	}
+	if unfinished != nil {
+		return fmt.Errorf("sink %s: closed before all that was on its way was acknowledged: %w", s.name, unfinished)
+	}
+	return nil
+}
+
+// fail is the error of a publisher.
+func (s *Sink) fail(err error) error { return fmt.Errorf("sink %s: %w", s.name, err) }
+
+// session is the connection that there is now.
+func (s *Sink) session() (*session, error) {
+	if ses := s.current.Load(); ses != nil {
+		return ses, nil
+	}
+	if _, problem := s.problems.now(); problem != "" {
+		return nil, errors.New(problem)
+	}
+	return nil, errors.New("not connected yet")
+}

@@ -1,0 +1,306 @@
+package nats
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+// errSubjectOverlap is JSStreamSubjectOverlapErr of nats-server.
+const errSubjectOverlap jetstream.ErrorCode = 10065
+
+// streamState is what a session knows of the stream. It takes the stream for
+// fit until something is refused.
+type streamState struct {
+	turn chan struct{} // holds a token while one publisher looks
+
+	mu         sync.Mutex
+	fit        bool
+	maxMsgSize int64 // of the stream, if it is fit; 0 means without limit
+	looked     time.Time
+	found      error // by the last look
+}
+
+// doubt has the stream looked at again before anything else is published.
+func (st *streamState) doubt() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.fit = false
+}
+
+// known is what a look that ended after since has found, if there was one.
+func (st *streamState) known(since time.Time) (fit bool, maxMsgSize int64, found error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.fit {
+		return true, st.maxMsgSize, nil
+	}
+	if st.looked.After(since) {
+		return false, 0, st.found
+	}
+	return false, 0, nil
+}
+
+// ensureStream sees to it that the stream is there and fit, once per session
+// and again after doubt. Publishers that come at the same time share one look.
+func (s *Sink) ensureStream(ctx context.Context, ses *session) (maxMsgSize int64, err error) {
+	asked := time.Now()
+	if fit, size, _ := ses.stream.known(asked); fit {
+		return size, nil
+	}
+	select {
+	case ses.stream.turn <- struct{}{}:
+		defer func() { <-ses.stream.turn }()
+	case <-ses.ended:
+		return 0, errEnded
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	fit, size, found := ses.stream.known(asked)
+	if fit || found != nil {
+		return size, found
+	}
+	size, err = s.look(ctx, ses)
+	if ctx.Err() != nil && err != nil {
+		return 0, err // says nothing of the stream
+	}
+	ses.stream.mu.Lock()
+	ses.stream.fit, ses.stream.maxMsgSize, ses.stream.looked, ses.stream.found = err == nil, size, time.Now(), err
+	ses.stream.mu.Unlock()
+	if err != nil {
+		s.problems.refused(err.Error())
+		return 0, err
+	}
+	s.problems.taken()
+	s.problems.allowed(isAPI)
+	return size, nil
+}
+
+// look asks for the stream, and gives up when the server denies that.
+func (s *Sink) look(ctx context.Context, ses *session) (maxMsgSize int64, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, errNoAnswer)
+	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	w := ses.denial.wait(1, isAPI)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case denied := <-w.denied:
+			giveUp(errors.New(denied.words))
+		case <-ses.ended:
+			giveUp(errEnded)
+		case <-ctx.Done():
+		}
+	})
+	defer watching.Wait()
+	defer giveUp(nil)
+	defer ses.denial.done(w)
+
+	info, err := s.getOrCreate(ctx, ses.js)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return 0, fmt.Errorf("stream %s: %w", s.jetstream.Stream, err)
+	}
+	if reasons := s.unfit(&info.Config); len(reasons) > 0 {
+		return 0, fmt.Errorf("stream %s does not fit: %s", s.jetstream.Stream, strings.Join(reasons, "; "))
+	}
+	s.notes.add(s.log, s.differences(&info.Config))
+	return max(0, int64(info.Config.MaxMsgSize)), nil
+}
+
+func (s *Sink) getOrCreate(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
+	found, err := js.Stream(ctx, s.jetstream.Stream)
+	if err == nil {
+		return found.CachedInfo(), nil
+	}
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, apiWords(err)
+	}
+	if !s.jetstream.Create {
+		return nil, errors.New("it does not exist, and jetstream.create is false: create it, or set jetstream.create to true")
+	}
+	wanted := s.streamConfig()
+	created, err := js.CreateStream(ctx, wanted)
+	switch {
+	case err == nil:
+		s.log.Info("stream created", "stream", wanted.Name, "subjects", wanted.Subjects)
+		return created.CachedInfo(), nil
+	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+		// Somebody else was faster, another bridge perhaps. Theirs is as good
+		// as one that was there before.
+		if found, err = js.Stream(ctx, s.jetstream.Stream); err == nil {
+			return found.CachedInfo(), nil
+		}
+		return nil, apiWords(err)
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == errSubjectOverlap {
+		return nil, s.overlapping(ctx, js, wanted.Subjects)
+	}
+	return nil, fmt.Errorf("it does not exist and cannot be created: %w", apiWords(err))
+}
+
+// overlapping says which stream has which of the subjects.
+func (s *Sink) overlapping(ctx context.Context, js jetstream.JetStream, subjects []string) error {
+	var taken []string
+	for _, subject := range subjects {
+		other, err := js.StreamNameBySubject(ctx, subject)
+		if err == nil {
+			taken = append(taken, fmt.Sprintf("stream %s has subjects of %s", other, subject))
+		}
+	}
+	if len(taken) == 0 {
+		taken = []string{"another stream has some of the subjects " + list(subjects)}
+	}
+	return fmt.Errorf("it does not exist and cannot be created: %s, and no two streams can share a subject; "+
+		"use that stream, or another subject", strings.Join(taken, ", "))
+}
+
+// streamConfig is how a missing stream is created.
+func (s *Sink) streamConfig() jetstream.StreamConfig {
+	o := s.jetstream
+	subjects := o.Subjects
+	if len(subjects) == 0 {
+		subjects = []string{s.subject.Wildcard(), controlSubjects(o.Stream)}
+	}
+	unbounded := func(n int64) int64 {
+		if n == 0 {
+			return -1
+		}
+		return n
+	}
+	return jetstream.StreamConfig{
+		Name:              o.Stream,
+		Description:       "Changes of custom resources as CloudEvents, written by crbridge.",
+		Subjects:          subjects,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardOld,
+		Storage:           storageType(o.Storage),
+		Replicas:          max(1, o.Replicas),
+		MaxAge:            o.MaxAge,
+		MaxBytes:          unbounded(o.MaxBytes),
+		MaxMsgs:           -1,
+		MaxMsgsPerSubject: unbounded(o.MaxMsgsPerSubject),
+		Duplicates:        o.DuplicateWindow,
+		AllowDirect:       true,
+		// Batches may be written in one piece. It cannot be added to an
+		// existing stream without changing it, which a bridge does not do.
+		AllowAtomicPublish: true,
+	}
+}
+
+// controlSubjects are those of the bridge's control messages in a stream.
+func controlSubjects(stream string) string { return "crbridge." + events.Token(stream) + ".>" }
+
+func storageType(s Storage) jetstream.StorageType {
+	if s == Memory {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+// unfit says for everything in a stream that keeps events from being
+// delivered as promised: which field, what is there, what is needed.
+func (s *Sink) unfit(c *jetstream.StreamConfig) (reasons []string) {
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			reasons = append(reasons, fmt.Sprintf(format, args...))
+		}
+	}
+	events := s.subject.Wildcard()
+	if c.Mirror != nil {
+		bad(true, "mirror is %s, and a mirror takes nothing but what its origin has: name the origin", c.Mirror.Name)
+	} else {
+		bad(!covered(events, c.Subjects), "subjects are %s, needed is %s", list(c.Subjects), events)
+	}
+	bad(c.Retention != jetstream.LimitsPolicy,
+		"retention is %s, needed is limits: events must stay when they were read", retentionName(c.Retention))
+	bad(c.Sealed, "sealed is true, needed is false: a sealed stream takes nothing any more")
+	bad(c.NoAck, "no_ack is true, needed is false: without an acknowledgement nothing is known to be durable")
+	bad(c.PersistMode == jetstream.AsyncPersistMode,
+		"persist_mode is async, needed is default: an acknowledgement must mean that the event is written")
+	bad(c.AllowMsgCounter, "allow_msg_counter is true, needed is false: such a stream takes counters only")
+	bad(c.DiscardNewPerSubject,
+		"discard_new_per_subject is true, needed is false: an object with %d events would take no more", c.MaxMsgsPerSubject)
+	if t := c.SubjectTransform; t != nil {
+		source := cmp.Or(t.Source, ">")
+		bad(overlap(source, events),
+			"subject_transform is from %s to %s, needed is none that takes %s: events would be stored under other subjects",
+			source, t.Destination, events)
+	}
+	return reasons
+}
+
+// differences are what in a fit stream is not as the options would have made
+// it, where people may have expected that.
+func (s *Sink) differences(c *jetstream.StreamConfig) (notes []string) {
+	wanted := s.streamConfig()
+	differs := func(field string, is, would any) {
+		if is != would {
+			notes = append(notes, fmt.Sprintf("%s of stream %s is %v, and the configuration has %v; an existing stream is not changed",
+				field, c.Name, is, would))
+		}
+	}
+	differs("storage", storageName(c.Storage), storageName(wanted.Storage))
+	differs("num_replicas", c.Replicas, wanted.Replicas)
+	differs("max_age", c.MaxAge, wanted.MaxAge)
+	differs("max_bytes", bound(c.MaxBytes), bound(wanted.MaxBytes))
+	differs("max_msgs_per_subject", bound(c.MaxMsgsPerSubject), bound(wanted.MaxMsgsPerSubject))
+	if wanted.Duplicates != 0 {
+		differs("duplicate_window", c.Duplicates, wanted.Duplicates)
+	}
+	note := func(is bool, format string, args ...any) {
+		if is {
+			notes = append(notes, fmt.Sprintf(format, args...))
+		}
+	}
+	note(c.MaxMsgs > 0, "max_msgs of stream %s is %d: older events go when it is full", c.Name, c.MaxMsgs)
+	note(c.MaxMsgSize > 0, "max_msg_size of stream %s is %d bytes: a larger event stops its flow", c.Name, c.MaxMsgSize)
+	note(c.Discard == jetstream.DiscardNew, "discard of stream %s is new: when it is full, flows stop until there is room", c.Name)
+	control := controlSubjects(c.Name)
+	note(!covered(control, c.Subjects),
+		"subjects of stream %s are %s, without %s: flows have no fence against a second bridge", c.Name, list(c.Subjects), control)
+	return notes
+}
+
+// bound is a limit of a stream, where -1 and 0 both mean none.
+func bound(n int64) string {
+	if n <= 0 {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}
+
+func list(subjects []string) string {
+	return "[" + strings.Join(slices.Sorted(slices.Values(subjects)), " ") + "]"
+}
+
+// storageName and retentionName are as in the server's configuration; nats.go
+// writes them with capitals.
+func storageName(t jetstream.StorageType) string { return strings.ToLower(t.String()) }
+
+func retentionName(p jetstream.RetentionPolicy) string { return strings.ToLower(p.String()) }
+
+// apiWords is what JetStream said, without nats.go's way of putting it.
+func apiWords(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, natsgo.ErrNoResponders):
+		return errors.New("no JetStream answers: is it enabled for this account?")
+	case errors.As(err, &api):
+		return fmt.Errorf("the server says: %s (%d)", api.Description, api.ErrorCode)
+	}
+	return errors.New(words(err))
+}
