@@ -1,0 +1,91 @@
+package sources
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+)
+
+// Cluster is a connection to an API server that any number of sources share.
+type Cluster struct {
+	Config *rest.Config
+	HTTP   *http.Client
+}
+
+// Resource is what to follow, as its CRD describes it.
+type Resource struct {
+	Kind       schema.GroupVersionKind
+	Plural     string
+	Namespaced bool
+}
+
+// Follow hands everything that happens to the resource's objects to the
+// handler until ctx is done. When it returns, its informer has been removed,
+// its watch is closed and no goroutine of it is left. Errors of the API server
+// go to the handler and are retried; Follow fails only where nothing could be
+// started.
+//
+// Each call has a cache of its own: a shared one waits for all its informers,
+// and what controller-runtime has stopped cannot be started again
+// (https://github.com/kubernetes-sigs/controller-runtime/issues/2983).
+func Follow(ctx context.Context, cluster Cluster, r Resource, resume string, handler Handler) error {
+	objects, err := cache.New(cluster.Config, cache.Options{
+		HTTPClient: cluster.HTTP,
+		Scheme:     runtime.NewScheme(),
+		Mapper:     r.mapper(),
+		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
+			return NewInformer(lw, example, resume, handler)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("cache for %s: %w", r.Kind, err)
+	}
+	example := &unstructured.Unstructured{}
+	example.SetGroupVersionKind(r.Kind)
+	if _, err := objects.GetInformer(ctx, example, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("informer for %s: %w", r.Kind, err)
+	}
+
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- objects.Start(running) }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		// RemoveInformer closes the informer's channel and does not wait.
+		// Cancelling the cache and joining it does: Start returns when all
+		// its informers have.
+		err = objects.RemoveInformer(running, example)
+		cancel()
+		if failed := <-ended; err == nil {
+			err = failed
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("informer for %s: %w", r.Kind, err)
+	}
+	return nil
+}
+
+// mapper knows just this resource, so that no discovery is asked: the CRD has
+// said all there is to know, and discovery lags behind it.
+func (r Resource) mapper() meta.RESTMapper {
+	scope := meta.RESTScopeRoot
+	if r.Namespaced {
+		scope = meta.RESTScopeNamespace
+	}
+	plural := r.Kind.GroupVersion().WithResource(r.Plural)
+	m := meta.NewDefaultRESTMapper([]schema.GroupVersion{r.Kind.GroupVersion()})
+	m.AddSpecific(r.Kind, plural, plural, scope)
+	return m
+}

@@ -1,0 +1,40 @@
+package sources
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Handler takes what the API server says about the objects of one resource.
+//
+// Its methods are called one at a time, in the order in which things
+// happened, and may block: the watch is then not read, and is given up after
+// BlockedWatchTimeout and taken up again where it was. They return early once
+// ctx is done, which is when the informer is being stopped; what they had not
+// finished by then counts as not heard of. Objects are the handler's to keep
+// and not to change.
+type Handler interface {
+	// ListStarted says that a complete and consistent list begins: the first
+	// one, or one that the API server's watch history made necessary. Objects
+	// of an earlier list that did not get to ListFinished are void.
+	ListStarted(ctx context.Context)
+	// Listed gives one object of the list.
+	Listed(ctx context.Context, object *unstructured.Unstructured)
+	// ListFinished says that the list is complete: what was not Listed did
+	// not exist at that resource version.
+	ListFinished(ctx context.Context, resourceVersion string)
+
+	// Changed gives an object that was created or updated.
+	Changed(ctx context.Context, object *unstructured.Unstructured)
+	// Deleted gives the last state of an object that is gone; its resource
+	// version is that of the deletion.
+	Deleted(ctx context.Context, object *unstructured.Unstructured)
+	// Progressed says that nothing else happened up to this resource version.
+	Progressed(ctx context.Context, resourceVersion string)
+
+	// Condition says how the last request to list or watch went: nil where the
+	// API server granted it. It is called from any goroutine and must not
+	// block.
+	Condition(err error)
+}

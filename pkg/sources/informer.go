@@ -1,0 +1,162 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// retryBackoff paces the reflector while the API server refuses to list or
+// watch. The cap is how long a right that was granted, or an API server that
+// came back, may go unnoticed (and half as much again for the jitter).
+func retryBackoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 250 * time.Millisecond, Cap: 10 * time.Second, Steps: 20, Factor: 2, Jitter: 0.5}
+}
+
+// Informer is an informer in controller-runtime's sense that keeps no object:
+// it runs client-go's Reflector and hands what that brings to a Handler. It
+// can be run once. What needs objects in memory (event handlers, indexers,
+// transforms) it refuses; its store is always empty.
+type Informer struct {
+	lw      *listWatch
+	handler Handler
+	example runtime.Object
+	empty   toolscache.Indexer
+
+	reflector atomic.Pointer[toolscache.Reflector]
+	stopped   atomic.Bool
+	syncOnce  sync.Once
+	synced    chan struct{}
+}
+
+var _ toolscache.SharedIndexInformer = (*Informer)(nil)
+
+// NewInformer returns an informer for objects like the example, which lw lists
+// and watches. It watches from resume, the resource version up to which the
+// handler has heard of everything; where resume is empty, or the API server
+// no longer has the history from there, it lists first.
+func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume string, handler Handler) *Informer {
+	i := &Informer{
+		handler: handler,
+		example: example,
+		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
+		synced:  make(chan struct{}),
+	}
+	i.lw = &listWatch{
+		inner:   toolscache.ToListerWatcherWithContext(lw),
+		handler: handler,
+		resume:  resume,
+		synced:  func() { i.syncOnce.Do(func() { close(i.synced) }) },
+	}
+	return i
+}
+
+// RunWithContext lists and watches until ctx is done, and returns when none
+// of its goroutines is left and its watch is closed.
+func (i *Informer) RunWithContext(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		i.lw.close()
+		i.stopped.Store(true)
+	}()
+	// The handler hears of every error, so the reflector's own log lines, one
+	// for each retry, say nothing new.
+	quiet := logr.Discard()
+	ctx = klog.NewContext(ctx, quiet)
+	reflector := toolscache.NewReflectorWithOptions(i.lw.forReflector(), i.example, &store{ctx: ctx, handler: i.handler},
+		toolscache.ReflectorOptions{Logger: &quiet, Name: "crbridge", Backoff: retryBackoff()})
+	i.reflector.Store(reflector)
+	reflector.RunWithContext(ctx)
+}
+
+// Run is RunWithContext for those who have a channel.
+func (i *Informer) Run(stop <-chan struct{}) { i.RunWithContext(wait.ContextForChannel(stop)) }
+
+// HasSynced tells whether the handler has been given the first list, or the
+// watch from resume needed none.
+func (i *Informer) HasSynced() bool {
+	select {
+	case <-i.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// HasSyncedChecker is HasSynced for those who wait.
+func (i *Informer) HasSyncedChecker() toolscache.DoneChecker { return syncedChecker(i.synced) }
+
+type syncedChecker chan struct{}
+
+func (syncedChecker) Name() string            { return "crbridge informer" }
+func (c syncedChecker) Done() <-chan struct{} { return c }
+
+// IsStopped tells whether the informer has run and ended.
+func (i *Informer) IsStopped() bool { return i.stopped.Load() }
+
+// LastSyncResourceVersion is where the reflector is.
+func (i *Informer) LastSyncResourceVersion() string {
+	if r := i.reflector.Load(); r != nil {
+		return r.LastSyncResourceVersion()
+	}
+	return ""
+}
+
+// GetStore is always empty.
+func (i *Informer) GetStore() toolscache.Store { return i.empty }
+
+// GetIndexer is always empty.
+func (i *Informer) GetIndexer() toolscache.Indexer { return i.empty }
+
+// GetController is nil: there is no queue between the reflector and the handler.
+func (i *Informer) GetController() toolscache.Controller { return nil }
+
+var errKeepsNothing = errors.New("sources.Informer keeps no objects; its Handler hears of every change")
+
+// AddEventHandler is refused.
+func (i *Informer) AddEventHandler(toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+	return nil, errKeepsNothing
+}
+
+// AddEventHandlerWithResyncPeriod is refused.
+func (i *Informer) AddEventHandlerWithResyncPeriod(toolscache.ResourceEventHandler, time.Duration) (toolscache.ResourceEventHandlerRegistration, error) {
+	return nil, errKeepsNothing
+}
+
+// AddEventHandlerWithOptions is refused.
+func (i *Informer) AddEventHandlerWithOptions(toolscache.ResourceEventHandler, toolscache.HandlerOptions) (toolscache.ResourceEventHandlerRegistration, error) {
+	return nil, errKeepsNothing
+}
+
+// RemoveEventHandler is refused, as there is none.
+func (i *Informer) RemoveEventHandler(toolscache.ResourceEventHandlerRegistration) error {
+	return errKeepsNothing
+}
+
+// AddIndexers is refused.
+func (i *Informer) AddIndexers(toolscache.Indexers) error { return errKeepsNothing }
+
+// SetTransform is accepted where there is nothing to transform.
+func (i *Informer) SetTransform(transform toolscache.TransformFunc) error {
+	if transform == nil {
+		return nil
+	}
+	return errKeepsNothing
+}
+
+// SetWatchErrorHandler is refused: the Handler hears of every error.
+func (i *Informer) SetWatchErrorHandler(toolscache.WatchErrorHandler) error { return errKeepsNothing }
+
+// SetWatchErrorHandlerWithContext is refused: the Handler hears of every error.
+func (i *Informer) SetWatchErrorHandlerWithContext(toolscache.WatchErrorHandlerWithContext) error {
+	return errKeepsNothing
+}

@@ -1,0 +1,189 @@
+package sources
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	toolscache "k8s.io/client-go/tools/cache"
+)
+
+// pageSize is how many objects one request of a list asks for. A page is all
+// of a list that is in memory at once; at the 1.5 MiB that etcd allows an
+// object, 100 bound it at 150 MiB, and at the usual few KiB a page is one
+// round trip's worth of work.
+const pageSize = 100
+
+// listWatch stands between the reflector and the API server. A list that the
+// reflector asks for is
+//
+//   - answered without asking, where a position to watch from is known: nothing
+//     is listed, and the watch brings all that happened since;
+//   - otherwise a consistent list (no resource version, so that it cannot be
+//     older than what was already heard), given to the handler page by page.
+//     The reflector gets an empty list that has its resource version.
+type listWatch struct {
+	inner   toolscache.ListerWatcherWithContext
+	handler Handler
+	resume  string // where the first watch begins; empty: list first
+	synced  func() // called once the first list, or its replacement, is through
+
+	mu      sync.Mutex
+	closed  bool
+	expired bool // the API server no longer has the history from the reflector's position
+	running sync.WaitGroup
+}
+
+// forReflector is the listWatch in the form that the reflector takes.
+func (l *listWatch) forReflector() toolscache.ListerWatcher {
+	return listThenWatch{&toolscache.ListWatch{ListWithContextFunc: l.list, WatchFuncWithContext: l.watch}}
+}
+
+// listThenWatch tells the reflector to list and then watch, and not to gather
+// a streamed list in memory.
+type listThenWatch struct{ *toolscache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is what the reflector asks by that name.
+func (listThenWatch) IsWatchListSemanticsUnSupported() bool { return true }
+
+// enter counts a call in, unless the informer has ended. The reflector leaves
+// the goroutine of a list behind when it is stopped; close waits for it.
+func (l *listWatch) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.running.Add(1)
+	return true
+}
+
+// close waits until nothing started here is running. The context that the
+// reflector ran with must be done.
+func (l *listWatch) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+var errClosed = errors.New("the informer has ended")
+
+// position is where the reflector can watch from without a list.
+func (l *listWatch) position(asked string) (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.expired || asked == "":
+		return "", false
+	case asked == "0": // the reflector's word for "I have none yet"
+		return l.resume, l.resume != ""
+	default:
+		return asked, true
+	}
+}
+
+func (l *listWatch) setExpired(expired bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expired = expired
+}
+
+// list answers the reflector's list; see listWatch.
+func (l *listWatch) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	if !l.enter() {
+		return nil, errClosed
+	}
+	defer l.running.Done()
+	version, known := l.position(options.ResourceVersion)
+	if !known {
+		var err error
+		if version, err = l.listAll(ctx); err != nil {
+			if ctx.Err() == nil {
+				l.handler.Condition(err)
+			}
+			return nil, err
+		}
+		l.setExpired(false)
+		l.handler.Condition(nil)
+	}
+	l.synced()
+	empty := &unstructured.UnstructuredList{}
+	empty.SetResourceVersion(version)
+	return empty, nil
+}
+
+// listAll gives a complete list to the handler. A list that takes longer than
+// the API server keeps its history (the handler may have blocked) begins
+// again; the handler knows by then what it has heard, so each time less is
+// left to do.
+func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err error) {
+	for {
+		resourceVersion, err = l.listOnce(ctx)
+		if err == nil || ctx.Err() != nil || !apierrors.IsResourceExpired(err) {
+			return resourceVersion, err
+		}
+	}
+}
+
+func (l *listWatch) listOnce(ctx context.Context) (string, error) {
+	l.handler.ListStarted(ctx)
+	for page := ""; ; {
+		object, err := l.inner.ListWithContext(ctx, metav1.ListOptions{Limit: pageSize, Continue: page})
+		if err != nil {
+			return "", err
+		}
+		list, ok := object.(*unstructured.UnstructuredList)
+		if !ok {
+			return "", fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", object)
+		}
+		for i := range list.Items {
+			l.handler.Listed(ctx, &list.Items[i])
+		}
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if page = list.GetContinue(); page == "" {
+			l.handler.ListFinished(ctx, list.GetResourceVersion())
+			return list.GetResourceVersion(), ctx.Err()
+		}
+	}
+}
+
+// watch opens a watch that gives up when it is not read.
+func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if !l.enter() {
+		return nil, errClosed
+	}
+	w, err := l.inner.WatchWithContext(ctx, options)
+	if err != nil {
+		l.running.Done()
+		l.failed(ctx, err)
+		return nil, err
+	}
+	l.handler.Condition(nil)
+	p := newPatientWatch(w, func(err error) { l.failed(ctx, err) })
+	go func() {
+		defer l.running.Done()
+		p.run()
+	}()
+	return p, nil
+}
+
+// failed notes why a watch was refused or ended. That the history is gone is
+// no trouble: a list follows.
+func (l *listWatch) failed(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err):
+		l.setExpired(true)
+	default:
+		l.handler.Condition(err)
+	}
+}
