@@ -1,0 +1,114 @@
+package flow
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+const (
+	// batchEvents and batchBytes bound a batch: large enough that a round trip
+	// to the sink is shared by many events, small enough that a retry is cheap.
+	batchEvents = 512
+	batchBytes  = 1 << 20
+
+	// A sink that does not take events is asked again after firstRetry, and
+	// then at intervals that double up to lastRetry.
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 2 * time.Second
+)
+
+// deliver takes batches from the queue, one at a time, and hands each to the
+// sink until it is durable. Only then does the ledger know of it.
+func (r *Run) deliver() {
+	for {
+		batch := r.queue.take(r.delivering, batchEvents, batchBytes)
+		if batch == nil || !r.deliverBatch(batch) {
+			return
+		}
+	}
+}
+
+// deliverBatch tells whether all of it became durable before delivering ended.
+func (r *Run) deliverBatch(batch []item) bool {
+	toSend := make([]events.Event, 0, len(batch))
+	for n := range batch {
+		if batch[n].event != nil {
+			toSend = append(toSend, *batch[n].event)
+		}
+	}
+	for retry := firstRetry; len(toSend) > 0; {
+		durable, err := r.flow.publisher.Publish(r.delivering, toSend)
+		batch = r.acknowledge(batch, durable)
+		toSend = toSend[durable:]
+		if durable > 0 {
+			retry = firstRetry
+		}
+		if err == nil {
+			break
+		}
+		if r.delivering.Err() != nil {
+			return false
+		}
+		r.flow.condition.setSink(err)
+		r.series.retries.Inc()
+		if !sleep(r.delivering, retry) {
+			return false
+		}
+		retry = min(2*retry, lastRetry)
+	}
+	if len(batch) > 0 {
+		r.acknowledge(batch, 0)
+	}
+	r.flow.condition.setSink(nil)
+	return true
+}
+
+// acknowledge notes that the first events of the batch are durable, and with
+// them what came before and directly after; it returns the rest.
+func (r *Run) acknowledge(batch []item, durable int) []item {
+	now := time.Now()
+	count := 0
+	listed := false
+	for ; count < len(batch); count++ {
+		i := &batch[count]
+		if i.event != nil {
+			if durable == 0 {
+				break
+			}
+			durable--
+			r.series.delivered[events.Type(i.event.Fields.Event)].Inc()
+			r.series.lag.Observe(now.Sub(i.event.Time()).Seconds())
+			r.flow.delivered.Add(1)
+		}
+		listed = listed || i.listed
+	}
+	r.flow.ledger.ack(batch[:count])
+	r.queue.release(batch[:count], batch[count:])
+	r.pending()
+	if listed {
+		r.flow.condition.setListed()
+	}
+	return batch[count:]
+}
+
+func (r *Run) pending() {
+	count, _ := r.queue.waiting()
+	r.series.pending.Set(float64(count))
+}
+
+// sleep waits for about that long (three quarters to five quarters, so that
+// flows do not all come back at once) and tells whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	d = d*3/4 + rand.N(d/2)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

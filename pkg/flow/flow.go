@@ -1,0 +1,94 @@
+package flow
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/crbridge/crbridge/pkg/sinks"
+	"github.com/crbridge/crbridge/pkg/sources"
+)
+
+// ID is a flow's identity, and its ledger's, its metrics' and its status'.
+type ID struct {
+	CRD   string
+	Route string
+	Sink  string
+}
+
+// Environment is what all flows share.
+type Environment struct {
+	Cluster string // the configured name, part of every event's source
+	API     sources.Cluster
+	Memory  *Memory
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Flow is one CRD's changes, on one route, to one sink. At most one Run of it
+// exists at a time.
+type Flow struct {
+	id        ID
+	env       Environment
+	publisher sinks.Publisher
+	log       *slog.Logger
+	ledger    *ledger
+	condition *condition
+
+	delivered atomic.Uint64
+	run       atomic.Pointer[Run] // the one that is not done yet
+}
+
+// New makes a flow that waits for its first run.
+func New(id ID, env Environment, publisher sinks.Publisher) *Flow {
+	log := env.Log.With("crd", id.CRD, "route", id.Route, "sink", id.Sink)
+	return &Flow{
+		id: id, env: env, publisher: publisher, log: log,
+		ledger:    newLedger(),
+		condition: &condition{log: log},
+	}
+}
+
+// ID is the flow's identity.
+func (f *Flow) ID() ID { return f.id }
+
+// Idle says why nothing runs: Waiting, Failed or Stopped, and the reason in
+// words with what to do.
+func (f *Flow) Idle(state State, reason string) { f.condition.setIdle(state, reason) }
+
+// Going says that the CRD has begun to be deleted. Its objects go first, and
+// each one's end is an event.
+func (f *Flow) Going() { f.condition.setGoing("the CRD is being deleted") }
+
+// Holds tells whether the sink knows of objects whose end it has not heard of.
+func (f *Flow) Holds() bool { return f.ledger.objects() > 0 }
+
+// Forget deletes the flow's series. It must not run.
+func (f *Flow) Forget() { f.env.Metrics.forget(f.id) }
+
+// Status is how a flow is at one moment.
+type Status struct {
+	ID
+	Version   string // of the CRD, as it is watched; empty while nothing runs
+	State     State
+	Reason    string
+	Objects   int
+	Delivered uint64
+	Pending   int
+	Lag       time.Duration // since the oldest event that is not durable was observed
+	LastError string
+}
+
+// Status is how the flow is now. It does not wait for anything.
+func (f *Flow) Status() Status {
+	s := Status{ID: f.id, Objects: f.ledger.objects(), Delivered: f.delivered.Load()}
+	s.State, s.Reason, s.LastError = f.condition.now()
+	if r := f.run.Load(); r != nil {
+		s.Version = r.target.Resource.Kind.Version
+		var since time.Time
+		if s.Pending, since = r.queue.waiting(); !since.IsZero() {
+			s.Lag = time.Since(since)
+		}
+	}
+	return s
+}

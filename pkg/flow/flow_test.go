@@ -1,0 +1,471 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sources"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// outbox is a sink in memory whose answers a test can change. It stands for
+// the answers that a sink may give at any moment, which a real server gives
+// only when it is hit at the right one; what real servers do is tested with
+// real servers.
+type outbox struct {
+	mu     sync.Mutex
+	stored []string
+	ids    map[string]bool
+	// answer says how much of a batch becomes durable, how much of it the
+	// caller is told of, and why not more; nil stores and tells all.
+	answer  func(batch int) (durable, told int, err error)
+	changed chan struct{}
+}
+
+func newOutbox() *outbox { return &outbox{ids: map[string]bool{}, changed: make(chan struct{}, 1)} }
+
+func (o *outbox) Publish(ctx context.Context, batch []events.Event) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	durable, told := len(batch), len(batch)
+	var err error
+	if o.answer != nil {
+		durable, told, err = o.answer(len(batch))
+	}
+	for i := range batch[:durable] {
+		e := &batch[i]
+		if o.ids[e.ID()] {
+			continue
+		}
+		o.ids[e.ID()] = true
+		o.stored = append(o.stored, describe(e))
+	}
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+	return told, err
+}
+
+func describe(e *events.Event) string {
+	var flags string
+	for _, flag := range []string{events.ExtInferred, events.ExtCoalesced} {
+		if e.Extensions()[flag] == true {
+			flags += " " + flag
+		}
+	}
+	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Extensions()[events.ExtResourceVersion], flags)
+}
+
+func (o *outbox) set(answer func(int) (int, int, error)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answer = answer
+}
+
+// wait waits until just these events are stored, in this order.
+func (o *outbox) wait(t *testing.T, want ...string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		o.mu.Lock()
+		stored := append([]string{}, o.stored...)
+		o.mu.Unlock()
+		if len(stored) >= len(want) {
+			if diff := cmp.Diff(want, stored); diff != "" {
+				t.Fatalf("events (-want +got):\n%s", diff)
+			}
+			return
+		}
+		select {
+		case <-o.changed:
+		case <-deadline:
+			t.Fatalf("stored %q, not %q", stored, want)
+		}
+	}
+}
+
+// harness is a flow whose source is the test.
+type harness struct {
+	t      *testing.T
+	flow   *Flow
+	out    *outbox
+	target Target
+}
+
+func newHarness(t *testing.T) *harness {
+	out := newOutbox()
+	env := Environment{
+		Cluster: "test", Memory: NewMemory(64 << 20), Metrics: NewMetrics(prometheus.NewRegistry()),
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	return &harness{t: t, out: out, flow: New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, out), target: Target{
+		Resource: sources.Resource{
+			Kind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}, Plural: "widgets", Namespaced: true,
+		},
+		CRD: "crd-1",
+	}}
+}
+
+// start begins a run that follows what the test tells it. Its end is waited
+// for when the test ends, at the latest.
+func (h *harness) start() *Run {
+	h.flow.ledger.begin(h.target.CRD)
+	r := h.flow.newRun(context.Background(), h.target)
+	go r.run(func() error {
+		<-r.following.Done()
+		return nil
+	})
+	h.t.Cleanup(func() {
+		r.Stop(0)
+		<-r.Done()
+	})
+	return r
+}
+
+// object makes an object; equal letters have equal uids.
+func object(name, incarnation string, version int) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget"}}
+	o.SetNamespace("ns")
+	o.SetName(name)
+	o.SetUID(types.UID(uuid.NewSHA1(uuid.Nil, []byte(name+incarnation)).String()))
+	o.SetResourceVersion(strconv.Itoa(version))
+	return o
+}
+
+// list tells the run of a complete list.
+func list(r *Run, version int, objects ...*unstructured.Unstructured) {
+	ctx := context.Background()
+	r.ListStarted(ctx)
+	for _, o := range objects {
+		r.Listed(ctx, o)
+	}
+	r.ListFinished(ctx, strconv.Itoa(version))
+}
+
+// TestComparison is the heart: what is made of what the API server says, given
+// what is known.
+func TestComparison(t *testing.T) {
+	ctx := context.Background()
+	for _, row := range []struct {
+		why      string
+		existing bool
+		tell     func(*Run)
+		want     []string
+	}{
+		{"the first list of a CRD that came later", false, func(r *Run) {
+			list(r, 10, object("a", "", 5), object("b", "", 7))
+		}, []string{"created ns/a@5", "created ns/b@7"}},
+		{"the first list of a CRD that was there", true, func(r *Run) {
+			list(r, 10, object("a", "", 5))
+			r.Changed(ctx, object("b", "", 11))
+		}, []string{"existing ns/a@5", "created ns/b@11"}},
+		{"a life", false, func(r *Run) {
+			list(r, 1)
+			r.Changed(ctx, object("a", "", 2))
+			r.Changed(ctx, object("a", "", 3))
+			r.Deleted(ctx, object("a", "", 4))
+		}, []string{"created ns/a@2", "updated ns/a@3", "deleted ns/a@4"}},
+		{"a list that has nothing new is nothing", false, func(r *Run) {
+			list(r, 10, object("a", "", 5))
+			list(r, 20, object("a", "", 5))
+		}, []string{"created ns/a@5"}},
+		{"a list finds what was missed", false, func(r *Run) {
+			list(r, 10, object("a", "", 5), object("b", "", 6), object("c", "", 7))
+			list(r, 20, object("a", "", 15), object("c", "", 7), object("d", "", 16))
+		}, []string{
+			"created ns/a@5", "created ns/b@6", "created ns/c@7",
+			"updated ns/a@15 coalesced", "created ns/d@16", "deleted ns/b@20 inferred",
+		}},
+		{"a list finds a namesake", false, func(r *Run) {
+			list(r, 10, object("a", "1", 5))
+			list(r, 20, object("a", "2", 15))
+		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
+		{"the watch brings a namesake whose forebear's end was missed", false, func(r *Run) {
+			list(r, 10, object("a", "1", 5))
+			r.Changed(ctx, object("a", "2", 15))
+		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
+		{"the watch brings the end of a namesake that was missed", false, func(r *Run) {
+			list(r, 10, object("a", "1", 5))
+			r.Deleted(ctx, object("a", "2", 15))
+		}, []string{"created ns/a@5", "deleted ns/a@14 inferred"}},
+		{"the watch repeats itself", false, func(r *Run) {
+			list(r, 10, object("a", "", 5))
+			r.Changed(ctx, object("a", "", 5))
+			r.Changed(ctx, object("a", "", 4))
+			r.Deleted(ctx, object("b", "", 6))
+		}, []string{"created ns/a@5"}},
+		{"the watch tells of a life that is over", false, func(r *Run) {
+			list(r, 1)
+			r.Changed(ctx, object("a", "", 2))
+			r.Deleted(ctx, object("a", "", 3))
+			r.Changed(ctx, object("a", "", 2))
+			r.Deleted(ctx, object("a", "", 3))
+		}, []string{"created ns/a@2", "deleted ns/a@3"}},
+		{"a list that was given up does not count", false, func(r *Run) {
+			list(r, 10, object("a", "", 5), object("b", "", 6))
+			r.ListStarted(ctx)
+			r.Listed(ctx, object("a", "", 5))
+			list(r, 20, object("a", "", 5), object("b", "", 6))
+		}, []string{"created ns/a@5", "created ns/b@6"}},
+		{"bookmarks are nothing", false, func(r *Run) {
+			list(r, 10, object("a", "", 5))
+			r.Progressed(ctx, "20")
+		}, []string{"created ns/a@5"}},
+		{"an object that cannot be understood is left out, and the rest goes on", false, func(r *Run) {
+			o := object("x", "", 5)
+			o.SetUID("not a uid")
+			list(r, 10, o, object("a", "", 6))
+		}, []string{"created ns/a@6"}},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			h := newHarness(t)
+			h.target.Existing = row.existing
+			r := h.start()
+			row.tell(r)
+			r.Stop(time.Minute)
+			<-r.Done()
+			h.out.wait(t, row.want...)
+			if position, listed := h.flow.ledger.resume(); !listed || position == 0 {
+				t.Errorf("after all is durable the position is %d, listed is %v", position, listed)
+			}
+		})
+	}
+}
+
+// TestLedgerFollowsAcks shows that the ledger knows only what the sink has said
+// to be durable: a run that ends without an answer leaves it as it was, and the
+// next run finds the difference.
+func TestLedgerFollowsAcks(t *testing.T) {
+	h := newHarness(t)
+	first := h.start()
+	list(first, 10, object("a", "", 5))
+	h.out.wait(t, "created ns/a@5")
+	eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
+
+	// The sink stores b and the answer is lost; c it does not store.
+	h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
+	first.Changed(context.Background(), object("b", "", 11))
+	h.out.wait(t, "created ns/a@5", "created ns/b@11")
+	first.Changed(context.Background(), object("c", "", 12))
+	first.Deleted(context.Background(), object("a", "", 13))
+	eventually(t, func() bool { return h.flow.Status().State == Blocked })
+	first.Stop(0)
+	<-first.Done()
+	if position, _ := h.flow.ledger.resume(); position != 10 {
+		t.Errorf("the position is %d, not that of the last answer, 10", position)
+	}
+	if n := h.flow.Status().Objects; n != 1 {
+		t.Errorf("the ledger has %d objects, not a alone", n)
+	}
+
+	// The next run hears of it all again, from the position on. That b is sent
+	// twice under one id is the sink's to notice.
+	h.out.set(nil)
+	second := h.start()
+	ctx := context.Background()
+	second.Changed(ctx, object("b", "", 11))
+	second.Changed(ctx, object("c", "", 12))
+	second.Deleted(ctx, object("a", "", 13))
+	h.out.wait(t, "created ns/a@5", "created ns/b@11", "created ns/c@12", "deleted ns/a@13")
+	second.Stop(time.Minute)
+	<-second.Done()
+	if position, _ := h.flow.ledger.resume(); position != 13 {
+		t.Errorf("the position is %d, not 13", position)
+	}
+}
+
+// TestPartOfABatch shows that a sink that takes a part of a batch is given the
+// rest, from the first that is not durable on.
+func TestPartOfABatch(t *testing.T) {
+	h := newHarness(t)
+	left := 3
+	h.out.set(func(batch int) (int, int, error) {
+		if left == 0 || batch == 1 {
+			return batch, batch, nil
+		}
+		left--
+		return 1, 1, errors.New("busy")
+	})
+	r := h.start()
+	list(r, 10, object("a", "", 1), object("b", "", 2), object("c", "", 3), object("d", "", 4), object("e", "", 5))
+	h.out.wait(t, "created ns/a@1", "created ns/b@2", "created ns/c@3", "created ns/d@4", "created ns/e@5")
+	eventually(t, func() bool { return h.flow.Status().Delivered == 5 })
+}
+
+// TestDrain shows what a CRD's end makes of what is left of its objects.
+func TestDrain(t *testing.T) {
+	ctx := context.Background()
+	gone := apierrors.NewNotFound(schema.GroupResource{Group: "example.com", Resource: "widgets"}, "")
+	for _, row := range []struct {
+		why  string
+		tell func(*harness, *Run)
+		want []string
+	}{
+		{"what is left is deleted", func(_ *harness, r *Run) {
+			r.Drain(20)
+			r.Condition(gone)
+		}, []string{"deleted ns/a@20 inferred"}},
+		{"the API server's 404 comes first", func(_ *harness, r *Run) {
+			r.Condition(gone)
+			r.Drain(20)
+		}, []string{"deleted ns/a@20 inferred"}},
+		{"a deletion that is still on its way is better than a deduced one", func(_ *harness, r *Run) {
+			r.Drain(20)
+			r.Deleted(ctx, object("a", "", 15))
+			r.Condition(gone)
+		}, []string{"deleted ns/a@15"}},
+		{"the next incarnation's objects stay", func(_ *harness, r *Run) {
+			r.Drain(20)
+			r.Changed(ctx, object("a", "next", 25))
+			r.Changed(ctx, object("b", "next", 26))
+			r.Condition(gone)
+		}, []string{"deleted ns/a@24 inferred", "created ns/a@25", "created ns/b@26"}},
+		{"twice is once", func(_ *harness, r *Run) {
+			r.Drain(20)
+			r.Drain(30)
+			r.Condition(gone)
+		}, []string{"deleted ns/a@20 inferred"}},
+		{"a sink that is down is waited for", func(h *harness, r *Run) {
+			failures := 3
+			h.out.set(func(batch int) (int, int, error) {
+				if failures > 0 {
+					failures--
+					return 0, 0, errors.New("down")
+				}
+				return batch, batch, nil
+			})
+			r.Drain(20)
+			r.Condition(gone)
+		}, []string{"deleted ns/a@20 inferred"}},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			h := newHarness(t)
+			r := h.start()
+			list(r, 10, object("a", "", 5))
+			h.out.wait(t, "created ns/a@5")
+			row.tell(h, r)
+			<-r.Done()
+			h.out.wait(t, append([]string{"created ns/a@5"}, row.want...)...)
+			if !r.Drained() {
+				t.Error("the run does not say that it is drained")
+			}
+			if position, listed := h.flow.ledger.resume(); position != 0 || listed {
+				t.Errorf("the next incarnation would begin at %d, listed is %v", position, listed)
+			}
+		})
+	}
+}
+
+// TestDrainGivenUp shows that a drain that is cut short is not taken for one
+// that is done: the next one does the rest.
+func TestDrainGivenUp(t *testing.T) {
+	h := newHarness(t)
+	r := h.start()
+	list(r, 10, object("a", "", 5), object("b", "", 6))
+	h.out.wait(t, "created ns/a@5", "created ns/b@6")
+	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
+	r.Condition(apierrors.NewNotFound(schema.GroupResource{}, ""))
+	r.Drain(20)
+	eventually(t, func() bool { return strings.Contains(h.flow.Status().Reason, "down") })
+	if state := h.flow.Status().State; state != Draining {
+		t.Errorf("the flow is %s, not draining", state)
+	}
+	r.Stop(0)
+	<-r.Done()
+	if r.Drained() || !h.flow.Holds() {
+		t.Errorf("drained is %v, holds is %v after a drain that was cut short", r.Drained(), h.flow.Holds())
+	}
+
+	h.out.set(nil)
+	again := h.flow.StartDrain(context.Background(), h.target, 30)
+	<-again.Done()
+	if !again.Drained() || h.flow.Holds() {
+		t.Errorf("drained is %v, holds is %v after the second drain", again.Drained(), h.flow.Holds())
+	}
+	h.out.mu.Lock()
+	defer h.out.mu.Unlock()
+	if n := len(h.out.stored); n != 4 {
+		t.Errorf("%d events, not 4: %q", n, h.out.stored)
+	}
+}
+
+// TestRecreatedCRD shows that a CRD that came back unseen is compared with what
+// is known of the old one.
+func TestRecreatedCRD(t *testing.T) {
+	h := newHarness(t)
+	r := h.start()
+	list(r, 10, object("a", "1", 5), object("b", "1", 6))
+	h.out.wait(t, "created ns/a@5", "created ns/b@6")
+	r.Stop(time.Minute)
+	<-r.Done()
+	h.target.CRD = "crd-2"
+	r = h.start()
+	if position, listed := h.flow.ledger.resume(); position != 0 || listed {
+		t.Fatalf("the new CRD's watch would begin at %d of the old one's history, listed is %v", position, listed)
+	}
+	list(r, 30, object("a", "2", 25))
+	h.out.wait(t, "created ns/a@5", "created ns/b@6", "deleted ns/a@24 inferred", "created ns/a@25", "deleted ns/b@30 inferred")
+}
+
+// TestBlockedFlowIsBounded shows that a flow whose sink is down stops listening
+// when its queue is full, and that stopping it then does not hang.
+func TestBlockedFlowIsBounded(t *testing.T) {
+	h := newHarness(t)
+	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
+	r := h.start()
+	padding := strings.Repeat("x", 64<<10)
+	told := make(chan int, 1000)
+	go func() {
+		defer close(told)
+		for i := range 1000 {
+			o := object("o"+strconv.Itoa(i), "", i+1)
+			o.Object["spec"] = padding
+			r.Changed(r.following, o)
+			if r.following.Err() != nil {
+				return
+			}
+			told <- i
+		}
+	}()
+	eventually(t, func() bool { return len(told) > 0 && h.flow.Status().Pending >= mostShare/(70<<10) })
+	r.queue.mu.Lock()
+	bytes := r.queue.bytes
+	r.queue.mu.Unlock()
+	if bytes > mostShare {
+		t.Errorf("the queue holds %d bytes, more than %d", bytes, mostShare)
+	}
+	r.Stop(0)
+	<-r.Done()
+	for range told { //nolint:revive // waits for the teller to end
+	}
+}
+
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come about")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -1,0 +1,85 @@
+package flow
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+var flowLabels = []string{"crd", "route", "sink"}
+
+// Metrics are the series of all flows. A flow's own are deleted with it.
+type Metrics struct {
+	delivered *prometheus.CounterVec
+	pending   *prometheus.GaugeVec
+	lag       *prometheus.HistogramVec
+	starts    *prometheus.CounterVec
+	resyncs   *prometheus.CounterVec
+	retries   *prometheus.CounterVec
+}
+
+// NewMetrics makes the series and registers them.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		delivered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_events_delivered_total", Help: "Events that are durable in the sink.",
+		}, append([]string{"type"}, flowLabels...)),
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "bridge_events_pending", Help: "Events that are made and not yet durable in the sink.",
+		}, flowLabels),
+		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "bridge_delivery_lag_seconds",
+			Help:    "Time from when a change was observed to when its event was durable in the sink.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10), // 1 ms to 4.4 minutes
+		}, flowLabels),
+		starts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_flow_starts_total", Help: "How often a flow began to follow its CRD's objects.",
+		}, flowLabels),
+		resyncs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_resyncs_total",
+			Help: "Complete lists that were compared with the ledger, by why: expired (the API server no longer had the history), recreated (the CRD is another).",
+		}, append([]string{"reason"}, flowLabels...)),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_delivery_retries_total", Help: "Deliveries that a sink did not take and that were tried again.",
+		}, []string{"sink"}),
+	}
+	registry.MustRegister(m.delivered, m.pending, m.lag, m.starts, m.resyncs, m.retries)
+	return m
+}
+
+// series are one flow's, looked up once for each run.
+type series struct {
+	delivered map[events.Type]prometheus.Counter
+	pending   prometheus.Gauge
+	lag       prometheus.Observer
+	starts    prometheus.Counter
+	expired   prometheus.Counter
+	recreated prometheus.Counter
+	retries   prometheus.Counter
+}
+
+func (m *Metrics) of(id ID) series {
+	s := series{
+		delivered: map[events.Type]prometheus.Counter{},
+		pending:   m.pending.WithLabelValues(id.CRD, id.Route, id.Sink),
+		lag:       m.lag.WithLabelValues(id.CRD, id.Route, id.Sink),
+		starts:    m.starts.WithLabelValues(id.CRD, id.Route, id.Sink),
+		expired:   m.resyncs.WithLabelValues("expired", id.CRD, id.Route, id.Sink),
+		recreated: m.resyncs.WithLabelValues("recreated", id.CRD, id.Route, id.Sink),
+		retries:   m.retries.WithLabelValues(id.Sink),
+	}
+	for _, t := range events.Types() {
+		s.delivered[t] = m.delivered.WithLabelValues(string(t), id.CRD, id.Route, id.Sink)
+	}
+	return s
+}
+
+// forget deletes the flow's series.
+func (m *Metrics) forget(id ID) {
+	of := prometheus.Labels{"crd": id.CRD, "route": id.Route, "sink": id.Sink}
+	m.delivered.DeletePartialMatch(of)
+	m.pending.DeletePartialMatch(of)
+	m.lag.DeletePartialMatch(of)
+	m.starts.DeletePartialMatch(of)
+	m.resyncs.DeletePartialMatch(of)
+}

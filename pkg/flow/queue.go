@@ -1,0 +1,217 @@
+package flow
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+// item is one step of a flow: an event and what it means for the ledger, or,
+// without an event, only how far the flow has come.
+type item struct {
+	event *events.Event
+	size  int
+	order uint64
+
+	key  string
+	row  row
+	gone bool
+
+	position uint64 // everything up to here is durable once this item is; 0 says nothing
+	listed   bool   // a complete list is durable once this item is
+}
+
+// Memory bounds what the queues of all flows hold together. No flow waits for
+// another's share: each may hold its part of the total, and at least one event.
+type Memory struct {
+	total  int64
+	queues atomic.Int64
+}
+
+// NewMemory bounds queues to about total bytes of events.
+func NewMemory(total int64) *Memory { return &Memory{total: total} }
+
+const (
+	// leastShare lets a flow among very many still fill a batch.
+	leastShare = 64 << 10
+	// mostShare is enough for the largest batch to gather while one is on its way.
+	mostShare = 4 << 20
+	// mostQueued bounds the items of one flow, whatever their size.
+	mostQueued = 4096
+)
+
+func (m *Memory) share() int {
+	return int(min(max(m.total/max(m.queues.Load(), 1), leastShare), mostShare))
+}
+
+// queue is where items wait for delivery, in order, bounded by bytes and by
+// count. What has been taken counts until it is released. One goroutine adds,
+// one takes.
+type queue struct {
+	memory *Memory
+
+	mu     sync.Mutex
+	items  []item
+	taken  int // items out for delivery
+	events int // of both
+	bytes  int // of both
+	orders uint64
+	closed bool
+	// added and freed each hold a token for the one goroutine that waits for
+	// them, which looks again when it gets it.
+	added, freed chan struct{}
+	// since is when the oldest event that is out for delivery was observed.
+	since time.Time
+}
+
+func newQueue(memory *Memory) *queue {
+	memory.queues.Add(1)
+	return &queue{memory: memory, added: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+}
+
+// discard ends the queue, with whatever is in it.
+func (q *queue) discard() { q.memory.queues.Add(-1) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// room waits until an item of that size may be added.
+func (q *queue) room(ctx context.Context, size int) error {
+	for {
+		q.mu.Lock()
+		held := len(q.items) + q.taken
+		free := held == 0 || (held < mostQueued && q.bytes+size <= q.memory.share())
+		q.mu.Unlock()
+		if free {
+			return ctx.Err()
+		}
+		select {
+		case <-q.freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// next is the order of the item that is added next.
+func (q *queue) next() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.orders + 1
+}
+
+// add appends an item for which there was room.
+func (q *queue) add(i item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.orders++
+	q.items = append(q.items, i)
+	q.bytes += i.size
+	if i.event != nil {
+		q.events++
+	}
+	signal(q.added)
+}
+
+// mark says how far the flow has come with all that was added so far. It
+// needs no room: it rides on the last item that waits, where there is one.
+func (q *queue) mark(position uint64, listed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n := len(q.items); n > 0 {
+		last := &q.items[n-1]
+		last.position = max(last.position, position)
+		last.listed = last.listed || listed
+		return
+	}
+	q.orders++
+	q.items = append(q.items, item{position: position, listed: listed, order: q.orders})
+	signal(q.added)
+}
+
+// take waits for items and returns a batch of them, at most that many and
+// that many bytes, but at least one. It returns none once the queue is closed
+// and empty, or ctx is done.
+func (q *queue) take(ctx context.Context, most, mostBytes int) []item {
+	for {
+		q.mu.Lock()
+		if n := len(q.items); n > 0 {
+			bytes, count := 0, 0
+			for count < min(n, most) && (count == 0 || bytes+q.items[count].size <= mostBytes) {
+				bytes += q.items[count].size
+				count++
+			}
+			batch := q.items[:count:count]
+			if q.items = q.items[count:]; len(q.items) == 0 {
+				q.items = nil // lets go of the array
+			}
+			q.taken = count
+			q.since = observed(batch)
+			q.mu.Unlock()
+			return batch
+		}
+		closed := q.closed
+		q.mu.Unlock()
+		if closed {
+			return nil
+		}
+		select {
+		case <-q.added:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// release gives back the room of items that were taken, from the first on;
+// rest are those that are still out.
+func (q *queue) release(items, rest []item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for n := range items {
+		q.bytes -= items[n].size
+		if items[n].event != nil {
+			q.events--
+		}
+		items[n] = item{}
+	}
+	q.taken -= len(items)
+	q.since = observed(rest)
+	signal(q.freed)
+}
+
+// close says that nothing more is added.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	signal(q.added)
+}
+
+// waiting is how many events are not durable yet, and since when the oldest
+// of them has been known.
+func (q *queue) waiting() (count int, since time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if since = q.since; since.IsZero() {
+		since = observed(q.items)
+	}
+	return q.events, since
+}
+
+// observed is when the first event among the items was.
+func observed(items []item) time.Time {
+	for n := range items {
+		if items[n].event != nil {
+			return items[n].event.Time()
+		}
+	}
+	return time.Time{}
+}

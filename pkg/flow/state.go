@@ -1,0 +1,146 @@
+package flow
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/crbridge/crbridge/pkg/sources"
+)
+
+// State is how a flow is, in the words of the status page.
+type State string
+
+// The states of a flow.
+const (
+	Waiting   State = "waiting"   // there is no such CRD yet
+	Starting  State = "starting"  // the first list is on its way
+	Running   State = "running"   // every change is delivered as it comes
+	Blocked   State = "blocked"   // the sink does not take events
+	Forbidden State = "forbidden" // RBAC does not let the bridge list or watch
+	Failed    State = "failed"    // the API server does not serve what was asked for; retried
+	Draining  State = "draining"  // the CRD is going or gone, its last events are on their way
+	Standby   State = "standby"   // another bridge leads
+	Stopped   State = "stopped"   // the bridge is ending
+)
+
+// States are all the states that there are.
+func States() []State {
+	return []State{Waiting, Starting, Running, Blocked, Forbidden, Failed, Draining, Standby, Stopped}
+}
+
+// condition is what is known of a flow's health. Its parts come from different
+// goroutines; the state is computed from all of them, and each change of the
+// state is logged once.
+type condition struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	rule    string // what a role must grant for the flow to list and watch
+	idle    State  // Waiting, Failed or Stopped while nothing runs; empty while something does
+	reason  string // why it is idle
+	going   string // why the CRD is going; empty while it is not
+	listed  bool
+	source  error // why the API server does not let us list or watch
+	missing bool  // the API server said 404 once; it is told when it says so again
+	sink    error // why the sink does not take events
+	last    State
+}
+
+// change applies a change and logs what it makes of the state.
+func (c *condition) change(apply func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	apply()
+	state, reason := c.state()
+	if state == c.last {
+		return
+	}
+	report := c.log.Info
+	switch state {
+	case Blocked, Forbidden, Failed:
+		report = c.log.Warn
+	}
+	args := []any{"state", state}
+	if c.last != "" {
+		args = append(args, "from", c.last)
+	}
+	if reason != "" {
+		args = append(args, "reason", reason)
+	}
+	report("flow is "+string(state), args...)
+	c.last = state
+}
+
+// now is the state, why it is so, and the last error that still matters.
+func (c *condition) now() (State, string, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state, reason := c.state()
+	var err string
+	switch {
+	case c.idle != "":
+	case c.source != nil:
+		err = c.source.Error()
+	case c.sink != nil:
+		err = c.sink.Error()
+	}
+	return state, reason, err
+}
+
+func (c *condition) state() (State, string) {
+	switch {
+	case c.idle != "":
+		return c.idle, c.reason
+	case c.going != "" && c.sink != nil:
+		return Draining, c.going + "; the sink does not take events, retrying: " + c.sink.Error()
+	case c.going != "":
+		return Draining, c.going
+	case c.source != nil && apierrors.IsForbidden(c.source):
+		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
+	case c.source != nil:
+		return Failed, "the API server does not let the bridge list and watch, retrying: " + c.source.Error()
+	case c.sink != nil:
+		return Blocked, "the sink does not take events, retrying: " + c.sink.Error()
+	case !c.listed:
+		return Starting, ""
+	default:
+		return Running, ""
+	}
+}
+
+func (c *condition) setIdle(state State, reason string) {
+	c.change(func() { c.idle, c.reason = state, reason })
+}
+
+// setActive says that a run has begun.
+func (c *condition) setActive(rule string, listed bool, going string) {
+	c.change(func() {
+		c.idle, c.reason, c.rule, c.going, c.listed = "", "", rule, going, listed
+		c.source, c.missing, c.sink = nil, false, nil
+	})
+}
+
+func (c *condition) setGoing(why string) { c.change(func() { c.going = why }) }
+func (c *condition) setListed()          { c.change(func() { c.listed = true }) }
+func (c *condition) setSink(err error)   { c.change(func() { c.sink = err }) }
+
+// setSource takes the answer to the last list or watch. A first 404 is not
+// told yet: it is what every CRD's removal looks like from here, and a moment
+// later the CRD itself tells more.
+func (c *condition) setSource(err error) {
+	c.change(func() {
+		first := apierrors.IsNotFound(err) && !c.missing
+		c.missing = apierrors.IsNotFound(err)
+		if !first {
+			c.source = err
+		}
+	})
+}
+
+// rule is the RBAC rule that lists and watches a resource, in the words of a role.
+func rule(r sources.Resource) string {
+	return fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", r.Kind.Group, r.Plural)
+}
