@@ -1,0 +1,37 @@
+//go:build unix
+
+// Servers builds the servers that the tests and the demo run, so that go test,
+// which shows a package's output only at its end, finds them built. It prints
+// their paths.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/crbridge/crbridge/test/servers"
+)
+
+func main() {
+	if err := run(context.Background(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "servers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, stdout, progress io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for _, server := range servers.All() {
+		path, err := servers.Path(ctx, server, progress)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, path)
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+//go:build unix
+
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/crbridge/crbridge/test/process"
+)
+
+// probeTimeout bounds one question whether a server is ready: a paused server
+// accepts connections and answers nothing.
+const probeTimeout = 5 * time.Second
+
+func newAPIServer(path, dir string, port int, client *kubernetes.Clientset, opts Options) *process.Process {
+	file := func(name string) string { return filepath.Join(dir, name) }
+	args := []string{
+		"--etcd-servers=" + etcdEndpoint(dir),
+		"--bind-address=127.0.0.1",
+		"--secure-port=" + strconv.Itoa(port),
+		"--advertise-address=127.0.0.1",
+		// The Service kubernetes cannot have endpoints on loopback.
+		"--endpoint-reconciler-type=none",
+		"--service-cluster-ip-range=10.0.0.0/24",
+		// Without it SIGTERM waits a minute for watches that nobody ends.
+		"--shutdown-watch-termination-grace-period=5s",
+		"--tls-cert-file=" + file(serverCertFile),
+		"--tls-private-key-file=" + file(serverKeyFile),
+		"--client-ca-file=" + file(authorityFile),
+		"--authorization-mode=RBAC",
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-signing-key-file=" + file(serviceAccountKeyFile),
+		"--service-account-key-file=" + file(serviceAccountPublicFile),
+	}
+	return process.New(process.Command{
+		Name:    "kube-apiserver",
+		Path:    path,
+		Args:    append(args, opts.APIServerFlags...),
+		LogFile: filepath.Join(opts.LogDir, "kube-apiserver.log"),
+		Ready:   func(ctx context.Context) error { return apiServerReady(ctx, client) },
+	})
+}
+
+// apiServerReady returns nil once the API server is ready and has the namespace
+// default, which it makes a moment later.
+func apiServerReady(ctx context.Context, client *kubernetes.Clientset) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if body, err := client.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
+		return fmt.Errorf("/readyz: %w %s", err, body)
+	}
+	_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+	return err
+}

@@ -1,0 +1,103 @@
+//go:build unix
+
+package controlplane
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"time"
+)
+
+// keyPair is a certificate and its private key, PEM-encoded.
+type keyPair struct{ cert, key []byte }
+
+// authority is a certificate authority that lives as long as its control plane.
+type authority struct {
+	keyPair
+	parsed *x509.Certificate
+	signer *ecdsa.PrivateKey
+}
+
+func newAuthority() (*authority, error) {
+	signer, key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	template := certificate("crbridge test authority")
+	template.IsCA = true
+	template.BasicConstraintsValid = true
+	template.KeyUsage = x509.KeyUsageCertSign
+	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &authority{keyPair: keyPair{cert: certPEM(der), key: key}, parsed: parsed, signer: signer}, nil
+}
+
+// server issues a certificate for a server on loopback.
+func (a *authority) server(name string) (keyPair, error) {
+	template := certificate(name)
+	template.DNSNames = []string{"localhost"}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	return a.issue(template)
+}
+
+// client issues a certificate that Kubernetes takes as the given user and groups.
+func (a *authority) client(user string, groups ...string) (keyPair, error) {
+	template := certificate(user)
+	template.Subject.Organization = groups
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return a.issue(template)
+}
+
+func (a *authority) issue(template *x509.Certificate) (keyPair, error) {
+	public, key, err := newKey()
+	if err != nil {
+		return keyPair{}, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.parsed, public.Public(), a.signer)
+	if err != nil {
+		return keyPair{}, fmt.Errorf("certificate for %s: %w", template.Subject.CommonName, err)
+	}
+	return keyPair{cert: certPEM(der), key: key}, nil
+}
+
+func certificate(name string) *x509.Certificate {
+	now := time.Now()
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    now.Add(-time.Hour), // for a clock that is set back meanwhile
+		NotAfter:     now.AddDate(1, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+	}
+}
+
+// newKey returns a new private key, and the same PEM-encoded.
+func newKey() (*ecdsa.PrivateKey, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func certPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}

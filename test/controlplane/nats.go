@@ -1,0 +1,167 @@
+//go:build unix
+
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/crbridge/crbridge/test/process"
+	"github.com/crbridge/crbridge/test/servers"
+)
+
+// NATSOptions change how a nats-server runs. The zero value is a good default.
+type NATSOptions struct {
+	// Config is added to the server's configuration file, for example an
+	// authorization block; JetStream is added to its jetstream block, for
+	// example "sync_interval: always".
+	Config    string
+	JetStream string
+
+	// StoreDir is where the streams are; Close leaves it alone. Default: a
+	// directory that Close removes.
+	StoreDir string
+
+	// Port is the port for clients. Default: a free one.
+	Port int
+
+	// LogDir gets nats-server.log; it must exist, and Close leaves it alone.
+	// Default: a directory that Close removes.
+	LogDir string
+
+	// Progress is told of a build of the server. Default: nothing is told.
+	Progress io.Writer
+}
+
+// NATSServer is a nats-server with JetStream, a process on loopback. It keeps
+// its port and its streams when it is stopped, killed or paused, and started
+// again.
+type NATSServer struct {
+	*process.Process
+
+	dir, storeDir string
+	port          int
+
+	close    sync.Once
+	closeErr error
+}
+
+// StartNATS starts a nats-server, having built it if need be, and returns when
+// it accepts clients and JetStream is up, with its streams recovered. Ctx
+// bounds the start only. The caller must Close what it gets.
+func StartNATS(ctx context.Context, opts NATSOptions) (_ *NATSServer, err error) {
+	path, err := servers.Path(ctx, servers.NATSServer, opts.Progress)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "crbridge-nats-")
+	if err != nil {
+		return nil, err
+	}
+	s := &NATSServer{dir: dir, storeDir: opts.StoreDir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.storeDir == "" {
+		s.storeDir = filepath.Join(dir, "store")
+	}
+	if opts.LogDir == "" {
+		opts.LogDir = dir
+	}
+	start := func(port int) error {
+		s.port = port
+		return s.start(ctx, path, opts)
+	}
+	if opts.Port != 0 {
+		return s, start(opts.Port)
+	}
+	return s, onFreePort(ctx, start)
+}
+
+func (s *NATSServer) start(ctx context.Context, path string, opts NATSOptions) error {
+	config := filepath.Join(s.dir, "nats-server.conf")
+	if err := os.WriteFile(config, s.config(opts), 0o600); err != nil {
+		return err
+	}
+	s.Process = process.New(process.Command{
+		Name:    "nats-server",
+		Path:    path,
+		Args:    []string{"--config", config},
+		LogFile: filepath.Join(opts.LogDir, "nats-server.log"),
+		Ready:   s.ready,
+	})
+	return s.Start(ctx)
+}
+
+// config lets the server choose a port for its own HTTP endpoints, which it
+// writes into a file in the server's directory.
+func (s *NATSServer) config(opts NATSOptions) []byte {
+	return fmt.Appendf(nil, `listen: %q
+http: "127.0.0.1:-1"
+ports_file_dir: %q
+jetstream {
+  store_dir: %q
+  %s
+}
+%s
+`, loopback(s.port), s.dir, s.storeDir, opts.JetStream, opts.Config)
+}
+
+// ready asks the server's health endpoint, which answers for JetStream too. Its
+// address is in a file that is named after the process, so the answer is not
+// that of another server on the port.
+func (s *NATSServer) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	pattern := filepath.Join(s.dir, fmt.Sprintf("*_%d.ports", s.PID()))
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		return err
+	}
+	if len(files) != 1 {
+		return fmt.Errorf("%d files match %s", len(files), pattern)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		return err
+	}
+	var ports struct {
+		Monitoring []string `json:"monitoring"`
+	}
+	if err := json.Unmarshal(content, &ports); err != nil {
+		return fmt.Errorf("%s: %w", files[0], err)
+	}
+	if len(ports.Monitoring) == 0 {
+		return fmt.Errorf("%s: no monitoring address", files[0])
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return getOK(ctx, client, strings.TrimSuffix(ports.Monitoring[0], "/")+"/healthz")
+}
+
+// URL returns the server's address for clients.
+func (s *NATSServer) URL() string { return "nats://" + loopback(s.port) }
+
+// StoreDir returns the directory that the streams are in.
+func (s *NATSServer) StoreDir() string { return s.storeDir }
+
+// Close kills the server, waits until it is gone and removes what is not the
+// caller's. It may be called more than once.
+func (s *NATSServer) Close() error {
+	s.close.Do(func() {
+		if s.Process != nil {
+			s.Kill()
+		}
+		s.closeErr = os.RemoveAll(s.dir)
+	})
+	return s.closeErr
+}

@@ -1,0 +1,392 @@
+//go:build unix
+
+// Package sources_test runs pkg/sources against a real API server.
+package sources_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/crbridge/crbridge/pkg/sources"
+	"github.com/crbridge/crbridge/test/controlplane"
+)
+
+var shared controlplane.Shared
+
+func TestMain(m *testing.M) { os.Exit(shared.Run(m)) }
+
+// patience is how long a test waits for something that should happen at once.
+const patience = 30 * time.Second
+
+// recorder is a handler that remembers what it is told, and blocks while it
+// is told to.
+type recorder struct {
+	mu       sync.Mutex
+	told     []string
+	position string
+	err      error
+	changed  chan struct{}
+	gate     sync.Mutex // held by a test: the handler blocks
+}
+
+func newRecorder() *recorder { return &recorder{changed: make(chan struct{}, 1)} }
+
+func (r *recorder) tell(format string, args ...any) {
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, fmt.Sprintf(format, args...))
+	r.wake()
+}
+
+func (r *recorder) wake() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (r *recorder) ListStarted(context.Context) { r.tell("list") }
+func (r *recorder) Listed(_ context.Context, o *unstructured.Unstructured) {
+	r.tell("listed %s", o.GetName())
+}
+func (r *recorder) ListFinished(_ context.Context, version string) {
+	r.at(version)
+	r.tell("listed all")
+}
+func (r *recorder) Changed(_ context.Context, o *unstructured.Unstructured) {
+	r.at(o.GetResourceVersion())
+	r.tell("changed %s", o.GetName())
+}
+func (r *recorder) Deleted(_ context.Context, o *unstructured.Unstructured) {
+	r.at(o.GetResourceVersion())
+	r.tell("deleted %s", o.GetName())
+}
+func (r *recorder) Progressed(_ context.Context, version string) { r.at(version) }
+
+func (r *recorder) at(version string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.position = version
+}
+
+func (r *recorder) Condition(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+	r.wake()
+}
+
+// wait waits until the condition holds of what was told.
+func (r *recorder) wait(t *testing.T, condition func(told []string, err error) bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		r.mu.Lock()
+		told, err := slices.Clone(r.told), r.err
+		r.mu.Unlock()
+		if condition(told, err) {
+			return
+		}
+		select {
+		case <-r.changed:
+		case <-deadline:
+			t.Fatalf("told so far: %q, condition %v", told, err)
+		}
+	}
+}
+
+func (r *recorder) waitTold(t *testing.T, want ...string) {
+	t.Helper()
+	r.wait(t, func(told []string, _ error) bool { return len(told) >= len(want) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.told, want) {
+		t.Fatalf("told %q, not %q", r.told, want)
+	}
+}
+
+// world is a CRD of a test's own.
+type world struct {
+	cp       *controlplane.ControlPlane
+	resource sources.Resource
+	objects  dynamic.ResourceInterface
+	crds     apiextensionsclient.Interface
+	name     string
+}
+
+func newWorld(t *testing.T, cp *controlplane.ControlPlane, group string) *world {
+	t.Helper()
+	w := &world{cp: cp, name: "gadgets." + group, resource: sources.Resource{
+		Kind: schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Gadget"}, Plural: "gadgets", Namespaced: true,
+	}}
+	config := cp.Admin()
+	w.crds = apiextensionsclient.NewForConfigOrDie(config)
+	w.objects = dynamic.NewForConfigOrDie(config).Resource(w.resource.Kind.GroupVersion().WithResource("gadgets")).Namespace("default")
+	crd := &apiextensions.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: w.name},
+		Spec: apiextensions.CustomResourceDefinitionSpec{
+			Group: group, Scope: apiextensions.NamespaceScoped,
+			Names: apiextensions.CustomResourceDefinitionNames{Plural: "gadgets", Singular: "gadget", Kind: "Gadget", ListKind: "GadgetList"},
+			Versions: []apiextensions.CustomResourceDefinitionVersion{{
+				Name: "v1", Served: true, Storage: true,
+				Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{
+					Type: "object", XPreserveUnknownFields: ptr.To(true),
+				}},
+			}},
+		},
+	}
+	if _, err := w.crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := w.objects.List(t.Context(), metav1.ListOptions{})
+		return err
+	})
+	return w
+}
+
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal(err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (w *world) create(t *testing.T, name string) *unstructured.Unstructured {
+	t.Helper()
+	object := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": name}}}
+	object.SetGroupVersionKind(w.resource.Kind)
+	var created *unstructured.Unstructured
+	eventually(t, func() (err error) {
+		created, err = w.objects.Create(t.Context(), object, metav1.CreateOptions{})
+		return err
+	})
+	return created
+}
+
+// watchers is how many watches of the CRD's objects the API server serves.
+func (w *world) watchers(t *testing.T, want float64) {
+	t.Helper()
+	eventually(t, func() error {
+		n, err := w.cp.Metric(t.Context(), "apiserver_longrunning_requests", map[string]string{"group": w.resource.Kind.Group, "verb": "WATCH"})
+		if err != nil {
+			return err
+		}
+		if n != want {
+			return fmt.Errorf("the API server serves %v watches, not %v", n, want)
+		}
+		return nil
+	})
+}
+
+// cluster is a connection of a test's own, closed when the test ends, so that
+// what is left of goroutines then is a leak.
+func cluster(t *testing.T, config *rest.Config) sources.Cluster {
+	t.Helper()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sources.Cluster{Config: config, HTTP: client}
+}
+
+// follow runs Follow until the returned function is called, which waits for
+// its end.
+func follow(t *testing.T, c sources.Cluster, r sources.Resource, resume string, h sources.Handler) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- sources.Follow(ctx, c, r, resume, h) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Follow: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// TestFollow shows the first list, the changes after it, and that a later
+// Follow takes up where the first one was: without a list, and with what
+// happened in between, even of an object that came and went.
+func TestFollow(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "follow.example.com")
+	c := cluster(t, w.cp.Admin())
+	w.create(t, "old")
+
+	first := newRecorder()
+	stop := follow(t, c, w.resource, "", first)
+	first.waitTold(t, "list", "listed old", "listed all")
+	w.create(t, "new")
+	first.waitTold(t, "list", "listed old", "listed all", "changed new")
+	stop()
+	w.watchers(t, 0)
+
+	w.create(t, "brief")
+	if err := w.objects.Delete(t.Context(), "brief", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	second := newRecorder()
+	follow(t, c, w.resource, first.position, second)
+	second.waitTold(t, "changed brief", "deleted brief")
+}
+
+// TestListIsPaged shows that a list of more than a page arrives whole.
+func TestListIsPaged(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "paged.example.com")
+	const objects = 250
+	for i := range objects {
+		w.create(t, fmt.Sprintf("o%03d", i))
+	}
+	r := newRecorder()
+	follow(t, cluster(t, w.cp.Admin()), w.resource, "", r)
+	want := []string{"list"}
+	for i := range objects {
+		want = append(want, fmt.Sprintf("listed o%03d", i))
+	}
+	r.waitTold(t, append(want, "listed all")...)
+}
+
+// TestHistoryExpired shows that a position of which the API server has no
+// history any more leads to a list, and not to an error.
+func TestHistoryExpired(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "expired.example.com")
+	w.create(t, "one")
+	r := newRecorder()
+	follow(t, cluster(t, w.cp.Admin()), w.resource, "1", r)
+	r.waitTold(t, "list", "listed one", "listed all")
+	r.wait(t, func(_ []string, err error) bool { return err == nil })
+}
+
+// TestCondition shows that the handler hears why it gets nothing.
+func TestCondition(t *testing.T) {
+	cp := shared.Get(t)
+	account, err := cp.ServiceAccount(t.Context(), "default", "condition-test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, cp, "condition.example.com")
+	r := newRecorder()
+	follow(t, cluster(t, account.Config()), w.resource, "", r)
+	r.wait(t, func(_ []string, err error) bool { return err != nil })
+}
+
+// TestBlockedHandler shows that a handler that blocks for long costs no watch,
+// and that nothing is lost by it.
+func TestBlockedHandler(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for sources.BlockedWatchTimeout")
+	}
+	w := newWorld(t, shared.Get(t), "blocked.example.com")
+	r := newRecorder()
+	follow(t, cluster(t, w.cp.Admin()), w.resource, "", r)
+	r.waitTold(t, "list", "listed all")
+	w.watchers(t, 1)
+	r.gate.Lock()
+	want := []string{"list", "listed all"}
+	for i := range 5 {
+		name := fmt.Sprintf("o%d", i)
+		w.create(t, name)
+		want = append(want, "changed "+name)
+	}
+	w.watchers(t, 0)
+	r.gate.Unlock()
+	r.waitTold(t, want...)
+	w.watchers(t, 1)
+}
+
+// TestRemoveInformer shows that controller-runtime's RemoveInformer alone, with
+// the cache running on, ends our informer: its goroutines and its watch.
+func TestRemoveInformer(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "remove.example.com")
+	config := w.cp.Admin()
+	c := cluster(t, config)
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{w.resource.Kind.GroupVersion()})
+	mapper.Add(w.resource.Kind, meta.RESTScopeNamespace)
+	r := newRecorder()
+	informers := make(chan *sources.Informer, 1)
+	objects, err := cache.New(c.Config, cache.Options{
+		HTTPClient: c.HTTP, Mapper: mapper, Scheme: runtime.NewScheme(),
+		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
+			i := sources.NewInformer(lw, example, "", r)
+			informers <- i
+			return i
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- objects.Start(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	if !objects.WaitForCacheSync(ctx) {
+		t.Fatal("the cache did not start")
+	}
+	before := goleak.IgnoreCurrent()
+
+	example := &unstructured.Unstructured{}
+	example.SetGroupVersionKind(w.resource.Kind)
+	if _, err := objects.GetInformer(ctx, example, cache.BlockUntilSynced(false)); err != nil {
+		t.Fatal(err)
+	}
+	informer := <-informers
+	r.waitTold(t, "list", "listed all")
+	w.watchers(t, 1)
+	if !informer.HasSynced() || informer.IsStopped() {
+		t.Errorf("synced is %v and stopped is %v while it runs", informer.HasSynced(), informer.IsStopped())
+	}
+
+	if err := objects.RemoveInformer(ctx, example); err != nil {
+		t.Fatal(err)
+	}
+	w.watchers(t, 0)
+	eventually(t, func() error {
+		if !informer.IsStopped() {
+			return fmt.Errorf("the informer has not ended")
+		}
+		c.HTTP.CloseIdleConnections()
+		return goleak.Find(before)
+	})
+}
