@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/crbridge/crbridge/pkg/config"
+)
+
+const (
+	// grace is how long flows may go on delivering when the bridge is told to
+	// end. With closeGrace it stays below the 30 s that Kubernetes gives a pod.
+	grace = 20 * time.Second
+	// closeGrace is how long sinks and servers may take to close after that.
+	closeGrace = 3 * time.Second
+)
+
+// bridge runs the daemon until ctx is done or it cannot go on.
+func bridge(ctx context.Context, path, kubeconfig string, environ []string, stderr io.Writer) error {
+	c, err := loadConfig(path, environ)
+	if err != nil {
+		return err
+	}
+	log := newLogger(c.Log, stderr)
+	// What the libraries log goes the same way as what we log.
+	libraries := logr.FromSlogHandler(log.Handler())
+	ctrl.SetLogger(libraries)
+	klog.SetLogger(libraries)
+	for _, warning := range c.Warnings() {
+		log.Warn("configuration", "warning", warning)
+	}
+	cluster, err := connect(kubeconfig)
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "cluster", c.Cluster, "apiServer", cluster.Config.Host, "configuration", path)
+
+	b, err := wire(ctx, c, cluster, log)
+	if err != nil {
+		return err
+	}
+	servers, err := listen(c, b.status.Health(), b.status.Server())
+	if err != nil {
+		return errors.Join(err, b.close(closeGrace))
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	for _, s := range servers {
+		go func() {
+			if err := s.Serve(); !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("%s: %w", s.key, err))
+			}
+		}()
+	}
+	probed := make(chan struct{})
+	go func() {
+		defer close(probed)
+		b.crds.probe(ctx)
+	}()
+	err = b.manager.Start(ctx)
+	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	fail(nil)
+	<-probed
+	for _, s := range servers {
+		err = errors.Join(err, s.close(closeGrace))
+	}
+	err = errors.Join(err, b.close(closeGrace))
+	if err == nil {
+		log.Info("ended")
+	}
+	return err
+}
+
+func newLogger(c config.Log, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// server is an HTTP server that has its address already.
+type server struct {
+	key      string // of the address in the configuration
+	listener net.Listener
+	http     *http.Server
+}
+
+// listen takes the addresses, so that one that is in use is known at once. One
+// address for both is one server.
+func listen(c *config.Config, health, all http.Handler) ([]*server, error) {
+	open := func(key, address string, handler http.Handler) (*server, error) {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", key, address, err)
+		}
+		return &server{key: key, listener: listener, http: &http.Server{
+			Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		}}, nil
+	}
+	main, err := open("server.address", c.Server.Address, all)
+	if err != nil {
+		return nil, err
+	}
+	if c.Health.Address == c.Server.Address {
+		return []*server{main}, nil
+	}
+	probes, err := open("health.address", c.Health.Address, health)
+	if err != nil {
+		return nil, errors.Join(err, main.listener.Close())
+	}
+	return []*server{main, probes}, nil
+}
+
+func (s *server) Serve() error { return s.http.Serve(s.listener) }
+
+func (s *server) close(within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(s.http.Close()) // a reader that does not finish is cut off
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+// Command bridge follows Kubernetes custom resources and publishes every
+// change of theirs as a CloudEvent.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// version and commit are stamped by the linker: -X main.version=… -X main.commit=…
+var (
+	version = "devel"
+	commit  = ""
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(exitStatus(err, os.Stderr))
+}
+
+// errUsage marks errors of the command line and of the configuration.
+var errUsage = errors.New("usage")
+
+// usageError is an error for which the exit status is 2.
+type usageError struct{ error }
+
+func (usageError) Is(target error) bool { return target == errUsage }
+func (e usageError) Unwrap() error      { return e.error }
+
+// exitStatus prints what went wrong, and is 0 where nothing did, 2 for a usage
+// or configuration error and 1 for a failure while running.
+func exitStatus(err error, stderr io.Writer) int {
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(stderr, err)
+		return 2
+	default:
+		fmt.Fprintln(stderr, "bridge:", err)
+		return 1
+	}
+}
+
+const usage = `bridge publishes every change of Kubernetes custom resources as a CloudEvent.
+
+Usage:
+  bridge [run] --config FILE      run the bridge until SIGTERM or SIGINT
+  bridge validate --config FILE   check the configuration file
+  bridge version                  print version, commit and Go version
+
+Flags:
+  --config FILE       the configuration
+  --kubeconfig FILE   how to reach the cluster; without it: the cluster that the
+                      bridge runs in, then $KUBECONFIG, then ~/.kube/config
+`
+
+// run is the program: what it is told, with its surroundings passed in.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	command := "run"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	var o struct{ config, kubeconfig string }
+	flags := flag.NewFlagSet("bridge "+command, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.config, "config", "", "")
+	switch command {
+	case "run":
+		flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
+	case "validate":
+	case "version":
+		printVersion(stdout)
+		return nil
+	case "help":
+		fmt.Fprint(stdout, usage)
+		return nil
+	default:
+		return usageError{fmt.Errorf("bridge: there is no command %q; commands are run, validate, version (see bridge help)", command)}
+	}
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, usage)
+			return nil
+		}
+		return usageError{fmt.Errorf("bridge %s: %w (see bridge help)", command, err)}
+	}
+	if flags.NArg() > 0 {
+		return usageError{fmt.Errorf("bridge %s: unexpected argument %q (see bridge help)", command, flags.Arg(0))}
+	}
+	if o.config == "" {
+		return usageError{fmt.Errorf("bridge %s: --config FILE is required", command)}
+	}
+	if command == "validate" {
+		return validate(o.config, environ, stdout, stderr)
+	}
+	return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
+}
+
+func printVersion(w io.Writer) {
+	v, c := version, commit
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v == "devel" && info.Main.Version != "" && info.Main.Version != "(devel)" {
+			v = info.Main.Version
+		}
+		for _, setting := range info.Settings {
+			if c == "" && setting.Key == "vcs.revision" {
+				c = setting.Value
+			}
+		}
+	}
+	if c == "" {
+		c = "unknown"
+	}
+	fmt.Fprintf(w, "bridge %s (commit %s, %s)\n", v, c, runtime.Version())
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/crbridge/crbridge/pkg/config"
+)
+
+// validate checks the configuration file; its error has a line for each problem.
+func validate(path string, environ []string, stdout, stderr io.Writer) error {
+	c, err := loadConfig(path, environ)
+	if err != nil {
+		return err
+	}
+	for _, warning := range c.Warnings() {
+		fmt.Fprintln(stderr, "warning:", warning)
+	}
+	fmt.Fprintf(stdout, "%s: ok\n", path)
+	return nil
+}
+
+func loadConfig(path string, environ []string) (*config.Config, error) {
+	c, err := config.Load(path, environ)
+	if err == nil {
+		return c, nil
+	}
+	var problems *config.Error
+	if !errors.As(err, &problems) {
+		err = fmt.Errorf("bridge: %w", err)
+	}
+	return nil, usageError{err}
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	controllermetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/crbridge/crbridge/pkg/config"
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/lifecycle"
+	"github.com/crbridge/crbridge/pkg/sinks"
+	"github.com/crbridge/crbridge/pkg/sinks/nats"
+	"github.com/crbridge/crbridge/pkg/sources"
+	"github.com/crbridge/crbridge/pkg/status"
+)
+
+// queued is about how many bytes of events wait in memory for all sinks together.
+const queued = 64 << 20
+
+// parts is the bridge, put together.
+type parts struct {
+	manager manager.Manager
+	crds    *crdCache
+	status  *status.Bridge
+	sinks   map[string]sinks.Sink
+}
+
+// wire puts the bridge together from its configuration. It is the one place
+// that knows all packages, and it fixes the order: sinks open first and close
+// last; the CRD cache syncs before the election; the supervisor and the CRD
+// controller run while this bridge leads. Nothing here waits for the cluster
+// or for a sink.
+func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger) (*parts, error) {
+	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
+
+	open, err := openSinks(c, registry, log)
+	if err != nil {
+		return nil, err
+	}
+	b := &parts{sinks: open}
+	if b.crds, err = newCRDCache(cluster, log); err != nil {
+		return nil, errors.Join(err, b.close(closeGrace))
+	}
+	if b.manager, err = newManager(c, cluster, log, b.crds); err != nil {
+		return nil, errors.Join(err, b.close(closeGrace))
+	}
+	supervisor := lifecycle.NewSupervisor(lifecycle.Options{
+		Routes: c.Routes, Sinks: open, Elected: c.LeaderElection.Enabled, Grace: grace,
+		Backoff: lifecycle.DefaultBackoff(), Log: log,
+		Flows: flow.Environment{
+			Cluster: c.Cluster, API: cluster, Memory: flow.NewMemory(queued),
+			Metrics: flow.NewMetrics(registry), Log: log,
+		},
+	})
+	registry.MustRegister(supervisor)
+	if err := supervisor.SetupWithManager(b.manager); err != nil {
+		return nil, errors.Join(err, b.close(closeGrace))
+	}
+	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
+		return nil, errors.Join(err, b.close(closeGrace))
+	}
+	b.status = &status.Bridge{
+		Cluster: c.Cluster, LoadedAt: time.Now().UTC(), Sinks: open,
+		Metrics: prometheus.Gatherers{registry, controllermetrics.Registry},
+		Flows:   supervisor.Status, Leading: supervisor.Leading, CRDs: b.crds.ready,
+	}
+	return b, nil
+}
+
+func newManager(c *config.Config, cluster sources.Cluster, log *slog.Logger, crds *crdCache) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := apiextensions.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("scheme: %w", err)
+	}
+	m, err := ctrl.NewManager(cluster.Config, manager.Options{
+		Scheme: scheme,
+		// The one kind that the manager deals with, so that it starts without
+		// having to ask an API server that may not be there yet.
+		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+			mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{apiextensions.SchemeGroupVersion})
+			mapper.Add(apiextensions.SchemeGroupVersion.WithKind("CustomResourceDefinition"), meta.RESTScopeRoot)
+			return mapper, nil
+		},
+		Logger: logr.FromSlogHandler(log.Handler()),
+		NewCache: func(config *rest.Config, o cache.Options) (cache.Cache, error) {
+			o.HTTPClient = cluster.HTTP
+			o.ReaderFailOnMissingInformer = true
+			o.DefaultWatchErrorHandler = crds.failed
+			o.ByObject = map[client.Object]cache.ByObject{
+				&apiextensions.CustomResourceDefinition{}: {Transform: lifecycle.Strip},
+			}
+			return cache.New(config, o)
+		},
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // ours are served with the status
+		HealthProbeBindAddress:        "0",
+		LeaderElection:                c.LeaderElection.Enabled,
+		LeaderElectionID:              c.LeaderElection.Name,
+		LeaderElectionNamespace:       c.LeaderElection.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       ptr.To(grace + closeGrace),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("controller manager: %w", err)
+	}
+	return m, nil
+}
+
+func openSinks(c *config.Config, registry prometheus.Registerer, log *slog.Logger) (map[string]sinks.Sink, error) {
+	metrics, err := sinks.NewMetrics(registry)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of sinks: %w", err)
+	}
+	open := map[string]sinks.Sink{}
+	for name, s := range c.Sinks {
+		sink, err := openNATS(name, s.NATS, metrics, log)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), (&parts{sinks: open}).close(closeGrace))
+		}
+		open[name] = sink
+	}
+	return open, nil
+}
+
+func openNATS(name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
+	subject, err := events.ParseSubject(c.Subject)
+	if err != nil {
+		return nil, fmt.Errorf("nats.subject: %w", err)
+	}
+	o := nats.Options{
+		Name: name, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
+		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS),
+		Logger: log, Metrics: metrics,
+	}
+	if s := c.JetStream; s != nil {
+		o.JetStream = &nats.JetStreamOptions{
+			Stream: s.Stream, Create: s.Create, Subjects: s.Subjects, Replicas: s.Replicas, Storage: nats.Storage(s.Storage),
+			MaxAge: s.MaxAge, MaxBytes: s.MaxBytes, MaxMsgsPerSubject: s.MaxMsgsPerSubject, DuplicateWindow: s.DuplicateWindow,
+		}
+	}
+	return nats.Open(o)
+}
+
+// close lets go of the sinks.
+func (b *parts) close(within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	var err error
+	for name, s := range b.sinks {
+		if failed := s.Close(ctx); failed != nil {
+			err = errors.Join(err, fmt.Errorf("sink %s: closing: %w", name, failed))
+		}
+	}
+	return err
+}

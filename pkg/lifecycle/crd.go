@@ -1,0 +1,115 @@
+package lifecycle
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/crbridge/crbridge/pkg/sources"
+)
+
+// CRD is what matters of a CustomResourceDefinition.
+type CRD struct {
+	Name        string
+	UID         types.UID
+	Group       string
+	Kind        string
+	Plural      string
+	Namespaced  bool
+	Versions    []Version
+	Established bool
+	// NotEstablished says why it is not, in the API server's words.
+	NotEstablished string
+	Deleting       bool
+}
+
+// Version is one version of a CRD.
+type Version struct {
+	Name    string
+	Served  bool
+	Storage bool
+}
+
+func fromObject(o *apiextensions.CustomResourceDefinition) *CRD {
+	c := &CRD{
+		Name: o.Name, UID: o.UID, Group: o.Spec.Group, Kind: o.Spec.Names.Kind, Plural: o.Spec.Names.Plural,
+		Namespaced: o.Spec.Scope == apiextensions.NamespaceScoped,
+		Deleting:   o.DeletionTimestamp != nil,
+	}
+	for _, v := range o.Spec.Versions {
+		c.Versions = append(c.Versions, Version{Name: v.Name, Served: v.Served, Storage: v.Storage})
+	}
+	for _, condition := range o.Status.Conditions {
+		holds := condition.Status == apiextensions.ConditionTrue
+		switch condition.Type {
+		case apiextensions.Established:
+			c.Established = holds
+		case apiextensions.NamesAccepted:
+			if !holds {
+				c.NotEstablished = condition.Message
+			}
+		}
+	}
+	return c
+}
+
+// choose is the version to watch: the one that is wanted; else the storage
+// version, of which the API server has to convert nothing; else the newest
+// that is served, by Kubernetes' own priority of versions
+// (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority).
+func (c *CRD) choose(wanted string) (string, error) {
+	var served []string
+	storage := ""
+	for _, v := range c.Versions {
+		if !v.Served {
+			continue
+		}
+		served = append(served, v.Name)
+		if v.Storage {
+			storage = v.Name
+		}
+	}
+	slices.SortFunc(served, func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+	switch {
+	case len(served) == 0:
+		return "", fmt.Errorf("no version of %s is served", c.Name)
+	case slices.Contains(served, wanted):
+		return wanted, nil
+	case wanted != "":
+		return "", fmt.Errorf("version %s of %s is not served; served are: %s; set the route's version to one of them, or leave it out", wanted, c.Name, strings.Join(served, ", "))
+	case storage != "":
+		return storage, nil
+	default:
+		return served[0], nil
+	}
+}
+
+// resource is what to list and watch for one of the CRD's versions.
+func (c *CRD) resource(version string) sources.Resource {
+	return sources.Resource{
+		Kind:   schema.GroupVersionKind{Group: c.Group, Version: version, Kind: c.Kind},
+		Plural: c.Plural, Namespaced: c.Namespaced,
+	}
+}
+
+// Strip drops from a CRD, before the cache keeps it, what is not needed of it:
+// the schemas are most of its size. It is a cache.TransformFunc.
+func Strip(object any) (any, error) {
+	crd, ok := object.(*apiextensions.CustomResourceDefinition)
+	if !ok {
+		return object, nil // a tombstone of one that was stripped when it came
+	}
+	crd.ManagedFields = nil
+	crd.Annotations = nil
+	crd.Spec.Conversion = nil
+	for i := range crd.Spec.Versions {
+		v := &crd.Spec.Versions[i]
+		*v = apiextensions.CustomResourceDefinitionVersion{Name: v.Name, Served: v.Served, Storage: v.Storage}
+	}
+	return crd, nil
+}

@@ -1,0 +1,374 @@
+package lifecycle
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/crbridge/crbridge/pkg/config"
+	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
+
+// Options are what a supervisor works with.
+type Options struct {
+	Routes []config.Route
+	Sinks  map[string]sinks.Sink
+	Flows  flow.Environment
+	// Elected says that the supervisor starts only when this bridge is elected
+	// leader; until then its flows are on standby.
+	Elected bool
+	// Grace is how long flows may go on delivering when the bridge ends.
+	Grace   time.Duration
+	Backoff Backoff
+	Log     *slog.Logger
+}
+
+// rebuildGrace is how long a run that makes way for its successor may go on
+// delivering what it has heard. What it does not get done, the successor does.
+const rebuildGrace = 5 * time.Second
+
+// Supervisor owns the flows: it starts, stops and drains their runs as CRDs
+// come, change and go. One goroutine, that of Start, decides; it holds runs by
+// handle, and starts a flow's next run only when the one before is done.
+type Supervisor struct {
+	options Options
+	present func(context.Context) (map[string]types.UID, error)
+
+	observations chan observation
+	ended        chan *entry
+	due          chan *entry
+
+	// mu guards entries for readers. Only the goroutine of Start writes it.
+	mu      sync.RWMutex
+	entries map[flow.ID]*entry
+	leading bool
+
+	// These belong to the goroutine of Start.
+	crds    map[string]observation
+	atStart map[string]types.UID // CRDs that were there when the routes became active
+	ending  bool
+}
+
+// observation is what the API server said of a CRD: how it is, or that it is
+// gone as of a resource version.
+type observation struct {
+	name   string
+	crd    *CRD
+	absent uint64
+}
+
+// entry is a flow and what runs of it. Its fields belong to the goroutine of
+// Start, but for flow, which is set once.
+type entry struct {
+	flow   *flow.Flow
+	route  *config.Route
+	run    *flow.Run   // nil while nothing runs
+	target flow.Target // of run, or of the last one
+	starts starts
+	timer  *time.Timer // until the next start, nil while none is due
+}
+
+// NewSupervisor makes the flows of the routes' named CRDs; they wait. Flows of
+// wildcards are made when a CRD matches.
+func NewSupervisor(o Options) *Supervisor {
+	s := &Supervisor{
+		options:      o,
+		observations: make(chan observation),
+		ended:        make(chan *entry),
+		due:          make(chan *entry),
+		entries:      map[flow.ID]*entry{},
+		crds:         map[string]observation{},
+	}
+	for i := range o.Routes {
+		route := &o.Routes[i]
+		for _, pattern := range route.CRDs {
+			if pattern.IsWildcard() || !route.Selects(string(pattern)) {
+				continue
+			}
+			for _, sink := range route.Sinks {
+				e := s.ensure(route, string(pattern), sink)
+				e.flow.Idle(s.idle())
+			}
+		}
+	}
+	return s
+}
+
+// idle is how a flow is of which nothing is known yet.
+func (s *Supervisor) idle() (flow.State, string) {
+	if s.options.Elected {
+		return flow.Standby, "another bridge leads, or none has been elected yet"
+	}
+	return flow.Waiting, "the API server has not said yet whether the CRD exists"
+}
+
+// concerns tells whether the CRD is on any route.
+func (s *Supervisor) concerns(crd string) bool {
+	return slices.ContainsFunc(s.options.Routes, func(r config.Route) bool { return r.Selects(crd) })
+}
+
+// observe hands an observation to the goroutine of Start, and waits until it
+// has been taken.
+func (s *Supervisor) observe(ctx context.Context, o observation) error {
+	select {
+	case s.observations <- o:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// NeedLeaderElection makes the manager start the supervisor when elected.
+func (s *Supervisor) NeedLeaderElection() bool { return true }
+
+// Start supervises until ctx is done; then it stops all runs, and returns when
+// they have delivered what they could within the grace. It is called once.
+func (s *Supervisor) Start(ctx context.Context) error {
+	s.lead()
+	if err := s.learn(ctx); err != nil {
+		return nil // ctx ended before the API server answered
+	}
+	runs, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	stop := ctx.Done()
+	for !s.ending || s.running() {
+		select {
+		case o := <-s.observations:
+			s.apply(runs, o)
+		case e := <-s.ended:
+			s.finish(runs, e)
+		case e := <-s.due:
+			e.timer = nil
+			s.settle(runs, e)
+		case <-stop:
+			stop = nil
+			s.end()
+		}
+	}
+	return nil
+}
+
+func (s *Supervisor) lead() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leading = true
+}
+
+// learn asks which CRDs there are, as often as it takes: what is there now is
+// existing on the routes that become active, and what is not comes later.
+func (s *Supervisor) learn(ctx context.Context) error {
+	for {
+		var err error
+		if s.atStart, err = s.present(ctx); err == nil {
+			break
+		}
+		s.options.Log.Warn("asking the API server which CRDs there are; retrying", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	for _, e := range s.entries {
+		if _, there := s.atStart[e.flow.ID().CRD]; !there {
+			e.flow.Idle(flow.Waiting, noCRD)
+		}
+	}
+	return nil
+}
+
+const noCRD = "there is no such CRD; the flow starts when it is created"
+
+// apply takes note of how a CRD is, and settles its flows.
+func (s *Supervisor) apply(runs context.Context, o observation) {
+	if o.crd == nil {
+		delete(s.atStart, o.name)
+	}
+	s.crds[o.name] = o
+	for i := range s.options.Routes {
+		route := &s.options.Routes[i]
+		if !route.Selects(o.name) {
+			continue
+		}
+		for _, sink := range route.Sinks {
+			s.settle(runs, s.ensure(route, o.name, sink))
+		}
+	}
+	s.forget(o.name)
+}
+
+// forget lets go of what is known of a CRD that is gone, once nothing of it
+// is left to be drained.
+func (s *Supervisor) forget(crd string) {
+	if o, known := s.crds[crd]; !known || o.crd != nil {
+		return
+	}
+	for id, e := range s.entries {
+		if id.CRD == crd && e.run != nil {
+			return
+		}
+	}
+	delete(s.crds, crd)
+}
+
+// ensure is the entry of a flow, made if there is none.
+func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
+	id := flow.ID{CRD: crd, Route: route.Name, Sink: sink}
+	if e, ok := s.entries[id]; ok {
+		return e
+	}
+	publisher := s.options.Sinks[sink].Publisher(sinks.Flow{Route: route.Name, CRD: crd})
+	e := &entry{route: route, flow: flow.New(id, s.options.Flows, publisher)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries[id] = e
+	return e
+}
+
+// settle brings one flow closer to what should be: it starts what is missing,
+// and tells what should no longer run to end; the rest follows when it has.
+func (s *Supervisor) settle(runs context.Context, e *entry) {
+	id := e.flow.ID()
+	if s.ending || s.entries[id] != e {
+		return
+	}
+	o, known := s.crds[id.CRD]
+	switch {
+	case !known && e.run == nil:
+		s.rest(e)
+	case !known: // its drain is under way
+	case o.crd == nil:
+		s.gone(runs, e, o.absent)
+	default:
+		s.there(runs, e, o.crd)
+	}
+}
+
+// gone drains the flow of a CRD that is no more.
+func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
+	switch {
+	case e.run != nil:
+		e.run.Drain(absent)
+	case e.flow.Holds():
+		s.watch(e, e.flow.StartDrain(runs, e.target, absent))
+	default:
+		s.rest(e)
+	}
+}
+
+// rest is how a flow waits for its CRD: with no series, and with no entry if
+// only a wildcard named it.
+func (s *Supervisor) rest(e *entry) {
+	e.flow.Idle(flow.Waiting, noCRD)
+	e.flow.Forget()
+	if e.timer != nil && e.timer.Stop() {
+		e.timer = nil
+	}
+	if slices.Contains(e.route.CRDs, config.CRDPattern(e.flow.ID().CRD)) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.entries, e.flow.ID())
+}
+
+// there makes the flow follow the CRD, in the version that it should.
+func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
+	version, err := crd.choose(e.route.Version)
+	target := flow.Target{
+		Resource: crd.resource(version), CRD: crd.UID,
+		Existing: s.atStart[crd.Name] == crd.UID,
+	}
+	switch {
+	case e.run != nil && err == nil && target == e.target:
+		if crd.Deleting {
+			e.flow.Going()
+		}
+	case e.run != nil:
+		e.run.Stop(rebuildGrace)
+	case err != nil:
+		e.flow.Idle(flow.Failed, err.Error())
+	case !crd.Established:
+		reason := "the CRD is not established yet"
+		if crd.NotEstablished != "" {
+			reason += ": " + crd.NotEstablished
+		}
+		e.flow.Idle(flow.Waiting, reason)
+	default:
+		s.start(runs, e, target, crd.Deleting)
+	}
+}
+
+// start begins a run, now or when the backoff lets it.
+func (s *Supervisor) start(runs context.Context, e *entry, target flow.Target, deleting bool) {
+	if e.timer != nil {
+		return
+	}
+	now := time.Now()
+	if wait := e.starts.wait(s.options.Backoff, now); wait > 0 {
+		e.flow.Idle(flow.Waiting, "it was started often of late; the next start is in "+wait.Round(time.Millisecond).String())
+		e.timer = time.AfterFunc(wait, func() {
+			select {
+			case s.due <- e:
+			case <-runs.Done():
+			}
+		})
+		return
+	}
+	e.starts.started(s.options.Backoff, now)
+	e.target = target
+	s.watch(e, e.flow.Start(runs, target))
+	if deleting {
+		e.flow.Going()
+	}
+}
+
+// watch holds the handle of a run and waits for its end.
+func (s *Supervisor) watch(e *entry, run *flow.Run) {
+	e.run = run
+	go func() {
+		<-run.Done()
+		s.ended <- e // Start takes it: it does not return while a run is held
+	}()
+}
+
+// finish takes note that a flow's run has ended, and settles what comes next.
+func (s *Supervisor) finish(runs context.Context, e *entry) {
+	run := e.run
+	e.run = nil
+	if s.ending {
+		return
+	}
+	if err := run.Err(); err != nil {
+		e.flow.Idle(flow.Failed, err.Error())
+	}
+	s.settle(runs, e)
+	s.forget(e.flow.ID().CRD)
+}
+
+// end stops all runs; Start waits for them.
+func (s *Supervisor) end() {
+	s.ending = true
+	for _, e := range s.entries {
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+		if e.run != nil {
+			e.run.Stop(s.options.Grace)
+		}
+	}
+}
+
+func (s *Supervisor) running() bool {
+	for _, e := range s.entries {
+		if e.run != nil {
+			return true
+		}
+	}
+	return false
+}
