@@ -1,0 +1,84 @@
+# Go is all that is needed; `make help` tells the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# Tests of the root module take seconds; those of test/ start real servers.
+TEST_TIMEOUT ?= 5m
+E2E_TIMEOUT  ?= 25m
+FUZZTIME     ?= 10s
+
+# Tools are built from tools/go.mod, in any module: `go -C test $(TOOL) …`.
+TOOL := tool -modfile=$(CURDIR)/tools/go.mod
+MODULES := . test tools $(patsubst %/go.mod,%,$(wildcard test/servers/*/go.mod))
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.PHONY: build
+build: ## Build bin/bridge, with its version in it
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bridge ./cmd/bridge
+
+.PHONY: servers
+servers: ## Build kube-apiserver, etcd and nats-server for tests and demo (minutes the first time, then cached)
+	@go -C test run ./cmd/servers
+
+.PHONY: demo
+demo: build servers ## Run the bridge against a real API server and NATS on loopback, until Ctrl-C
+	@go -C test build -o $(CURDIR)/bin/demo ./cmd/demo
+	@exec bin/demo
+
+# -v where tests take long, so that it is seen what they are at.
+.PHONY: test
+test: servers ## Run all the tests
+	go test -timeout $(TEST_TIMEOUT) ./...
+	go -C test test -timeout $(E2E_TIMEOUT) -v -count=1 ./...
+
+.PHONY: test-race
+test-race: servers ## Run all the tests with the race detector (needs a C compiler)
+	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
+	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
+	CGO_ENABLED=1 go -C test test -race -timeout $(E2E_TIMEOUT) -v -count=1 ./...
+
+.PHONY: lint
+lint: ## Run golangci-lint on all the code
+	go $(TOOL) golangci-lint config verify
+	go $(TOOL) golangci-lint run ./...
+	cd test && go $(TOOL) golangci-lint run ./...
+
+.PHONY: fmt
+fmt: ## Format all the code
+	go $(TOOL) golangci-lint fmt ./...
+	cd test && go $(TOOL) golangci-lint fmt ./...
+
+# go test takes one fuzz target at a time.
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s)
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' cmd pkg | sed -E 's|/[^/]+:[0-9]+:func | |' | sort | \
+	while read -r package target; do \
+		echo "== $$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package"; \
+	done
+
+.PHONY: bench
+bench: ## Run every benchmark
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-smoke
+bench-smoke: ## Run every benchmark once, to see that it still runs
+	go test -run '^$$' -bench . -benchtime 1x ./...
+
+.PHONY: tidy-check
+tidy-check: ## Fail if a go.mod or go.sum is not what `go mod tidy` makes
+	@for m in $(MODULES); do echo "go mod tidy -diff in $$m"; go -C "$$m" mod tidy -diff; done
+
+.PHONY: clean
+clean: ## Remove what was built here (the servers' cache stays)
+	rm -rf bin
