@@ -101,7 +101,7 @@ func (c *condition) state() (State, string) {
 	case c.source != nil && apierrors.IsForbidden(c.source):
 		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
 	case c.source != nil:
-		return Failed, "the API server does not let the bridge list and watch, retrying: " + c.source.Error()
+		return Failed, "listing and watching at the API server does not work, retrying: " + c.source.Error()
 	case c.sink != nil:
 		return Blocked, "the sink does not take events, retrying: " + c.sink.Error()
 	case !c.listed:
