@@ -1,0 +1,33 @@
+package config
+
+import "time"
+
+// Default is what holds where a configuration says nothing. It is not valid by
+// itself: cluster, routes and sinks have no default.
+func Default() Config {
+	return Config{
+		Log:            Log{Level: LogInfo, Format: LogText},
+		Health:         Health{Address: ":8081"},
+		Server:         Server{Address: "127.0.0.1:8080", Auth: AuthNone},
+		LeaderElection: LeaderElection{Name: "crbridge"},
+	}
+}
+
+// DefaultNATS is what holds for a sink of this kind.
+func DefaultNATS() NATS {
+	return NATS{
+		Subject: "k8s.{cluster}.{group}.{resource}.{namespace}.{name}",
+		Mode:    ModeBinary,
+	}
+}
+
+// DefaultJetStream is what holds for the stream of a sink that has one.
+func DefaultJetStream() JetStream {
+	return JetStream{
+		Create:          true,
+		Replicas:        1,
+		Storage:         StorageFile,
+		MaxAge:          7 * 24 * time.Hour,
+		DuplicateWindow: 2 * time.Minute, // the server's own default
+	}
+}

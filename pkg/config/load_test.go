@@ -1,0 +1,292 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+)
+
+// loaded is what the content gives, which has to be good.
+func loaded(t *testing.T, content string, environ ...string) *Config {
+	t.Helper()
+	c, err := load("f", []byte(content), environ)
+	if err != nil {
+		t.Fatalf("%v\nof\n%s", err, content)
+	}
+	return c
+}
+
+// goodConfig is the constant good, loaded.
+func goodConfig() *Config {
+	c := Default()
+	c.Cluster = "demo"
+	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Sinks: []string{"main"}}}
+	nats := DefaultNATS()
+	nats.URLs = URLs{"nats://nats:4222"}
+	c.Sinks = map[string]Sink{"main": {NATS: &nats}}
+	return &c
+}
+
+func TestLoad(t *testing.T) {
+	for _, row := range []struct {
+		reason  string
+		content string
+		environ []string
+		change  func(*Config) // of goodConfig
+	}{
+		{"the least that is valid has all defaults", good, nil, func(*Config) {}},
+		{"null means the default", top("log: {level: , format: ~}\nhealth: null\n"), nil, func(*Config) {}},
+		{"a byte order mark and carriage returns are what Windows writes",
+			"\ufeff" + strings.ReplaceAll(good, "\n", "\r\n"), nil, func(*Config) {}},
+		{"a document may have its marks", "---\n" + good + "...\n", nil, func(*Config) {}},
+		{"an anchor alone harms nobody", top("log: &log {level: info}\n"), nil, func(*Config) {}},
+		{"a string that is a word of YAML, in quotes", strings.Replace(good, "demo", `"123"`, 1), nil,
+			func(c *Config) { c.Cluster = "123" }},
+		{"part of a mapping leaves the defaults of the rest", top("log: {format: json}\n"), nil,
+			func(c *Config) { c.Log.Format = LogJSON }},
+		{"every value of its own", top("log: {level: warn, format: json}\nhealth: {address: '[::1]:0'}\n" +
+			"server: {address: 'localhost:9090', auth: none}\nleaderElection: {enabled: true, namespace: bridge, name: bridge.demo}\n"), nil,
+			func(c *Config) {
+				c.Log = Log{LogWarn, LogJSON}
+				c.Health.Address = "[::1]:0"
+				c.Server.Address = "localhost:9090"
+				c.LeaderElection = LeaderElection{true, "bridge", "bridge.demo"}
+			}},
+		{"one listener for health and server", top("health: {address: ':80'}\nserver: {address: ':80'}\n"), nil,
+			func(c *Config) { c.Health.Address, c.Server.Address = ":80", ":80" }},
+		{"two free ports are two listeners", top("health: {address: ':0'}\nserver: {address: '127.0.0.1:0'}\n"), nil,
+			func(c *Config) { c.Health.Address, c.Server.Address = ":0", "127.0.0.1:0" }},
+		{"a route's optional keys", route("excludeCRDs: ['*.shop.example.org']\nversion: v1beta1\n"), nil,
+			func(c *Config) {
+				c.Routes[0].ExcludeCRDs, c.Routes[0].Version = []CRDPattern{"*.shop.example.org"}, "v1beta1"
+			}},
+		{"a list of urls", strings.Replace(good, "'nats://nats:4222'", "[nats://a, 'tls://b:4223']", 1), nil,
+			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://a", "tls://b:4223"} }},
+		{"WebSockets alone", strings.Replace(good, "nats://nats:4222", "wss://nats/leaf", 1), nil,
+			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"wss://nats/leaf"} }},
+		{"a sink's optional keys", nats("subject: e.{route}\nmode: structured\nauth: {userFile: /u, passwordFile: /p}\n" +
+			"tls: {caFile: ca, certFile: c, keyFile: k, serverName: nats.example.com}\n"), nil,
+			func(c *Config) {
+				n := c.Sinks["main"].NATS
+				n.Subject, n.Mode = "e.{route}", ModeStructured
+				n.Auth = NATSAuth{UserFile: "/u", PasswordFile: "/p"}
+				n.TLS = NATSTLS{"ca", "c", "k", "nats.example.com"}
+			}},
+		{"a stream has its own defaults", stream(""), nil,
+			func(c *Config) {
+				j := DefaultJetStream()
+				j.Stream = "K8S"
+				c.Sinks["main"].NATS.JetStream = &j
+			}},
+		{"a stream's optional keys, and zeros that are no defaults",
+			stream("create: false\nsubjects: [k8s.>]\nreplicas: 3\nstorage: memory\nmaxAge: 0s\nmaxBytes: 1073741824\nmaxMsgsPerSubject: 5\nduplicateWindow: 1h30m\n"), nil,
+			func(c *Config) {
+				c.Sinks["main"].NATS.JetStream = &JetStream{
+					Stream: "K8S", Subjects: []string{"k8s.>"}, Replicas: 3, Storage: StorageMemory,
+					MaxBytes: 1 << 30, MaxMsgsPerSubject: 5, DuplicateWindow: 90 * time.Minute,
+				}
+			}},
+		{"other credentials may be another account's stream of that name", strings.Replace(good, "sinks: [main]", "sinks: [a, b]", 1)[:len(goodCluster+goodRoutes)-1] +
+			"\nsinks:\n a: {nats: {url: nats://nats, jetstream: {stream: K8S}}}\n b: {nats: {url: nats://nats, auth: {tokenFile: /t}, jetstream: {stream: K8S}}}\n", nil,
+			func(c *Config) {
+				j := DefaultJetStream()
+				j.Stream = "K8S"
+				a, b := DefaultNATS(), DefaultNATS()
+				a.URLs, a.JetStream = URLs{"nats://nats"}, &j
+				b.URLs, b.JetStream, b.Auth.TokenFile = URLs{"nats://nats"}, &j, "/t"
+				c.Routes[0].Sinks = []string{"a", "b"}
+				c.Sinks = map[string]Sink{"a": {NATS: &a}, "b": {NATS: &b}}
+			}},
+
+		{"a variable sets what the file leaves out", good, []string{"BRIDGE__LOG__LEVEL=debug"},
+			func(c *Config) { c.Log.Level = LogDebug }},
+		{"a variable goes before the file, and the file before the default", top("log: {level: warn, format: json}\n"), []string{"BRIDGE__LOG__LEVEL=debug"},
+			func(c *Config) { c.Log = Log{LogDebug, LogJSON} }},
+		{"a variable replaces a bad value of the right type", top("log: {level: loud}\n"), []string{"BRIDGE__LOG__LEVEL=debug"},
+			func(c *Config) { c.Log.Level = LogDebug }},
+		{"a variable gives what is required", goodRoutes + goodSinks, []string{"BRIDGE__CLUSTER=demo"}, func(*Config) {}},
+		{"letters in any case", good, []string{"bridge__LeaderElection__enabled=TRUE"},
+			func(c *Config) { c.LeaderElection.Enabled = true }},
+		{"a url replaces the list", strings.Replace(good, "'nats://nats:4222'", "[nats://a, nats://b]", 1), []string{"BRIDGE__SINKS__MAIN__NATS__URL=nats://c"},
+			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://c"} }},
+		{"a sink's name with dashes, which look like levels",
+			strings.ReplaceAll(good, "main", "a--nats"), []string{"BRIDGE__SINKS__A__NATS__NATS__MODE=structured"},
+			func(c *Config) {
+				c.Sinks["a--nats"] = c.Sinks["main"]
+				delete(c.Sinks, "main")
+				c.Sinks["a--nats"].NATS.Mode = ModeStructured
+				c.Routes[0].Sinks = []string{"a--nats"}
+			}},
+		{"a value of each type, in a stream that only the environment has", good, []string{
+			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__STREAM=E=V",
+			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__CREATE=false",
+			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__REPLICAS=3",
+			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__MAXBYTES=9223372036854775807",
+			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__MAXAGE=10m",
+		},
+			func(c *Config) {
+				j := DefaultJetStream()
+				j.Stream, j.Create, j.Replicas, j.MaxBytes, j.MaxAge = "E=V", false, 3, 9223372036854775807, 10*time.Minute
+				c.Sinks["main"].NATS.JetStream = &j
+			}},
+		{"the variables that Kubernetes makes for a Service named bridge", good, []string{
+			"BRIDGE_SERVICE_HOST=10.0.0.1", "BRIDGE_PORT=tcp://10.0.0.1:80", "BRIDGE=x", "PATH=/bin", "malformed",
+		}, func(*Config) {}},
+	} {
+		t.Run(row.reason, func(t *testing.T) {
+			want := goodConfig()
+			row.change(want)
+			if diff := cmp.Diff(want, loaded(t, row.content, row.environ...)); diff != "" {
+				t.Errorf("configuration (-want +got):\n%s\nof\n%s", diff, row.content)
+			}
+		})
+	}
+}
+
+func TestLoadOpensTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "orders.yaml")
+	if _, err := Load(file, nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), file) {
+		t.Errorf("a missing file gives %v, which does not say so or does not name it", err)
+	}
+	if err := os.WriteFile(file, []byte(top("log: {level: loud}\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(file, []string{"BRIDGE__CLUSTER=Demo"})
+	var bad *Error
+	if !errors.As(err, &bad) {
+		t.Fatalf("bad content gives %v, not an *Error", err)
+	}
+	want := []Problem{
+		{File: file, Line: 4, Column: 14, Message: `log.level: "loud": write debug, info, warn or error`},
+		{Variable: "BRIDGE__CLUSTER", Message: `cluster: "Demo": ` + label},
+	}
+	if diff := cmp.Diff(want, bad.Problems); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	if _, err := Load(file, []string{"BRIDGE__LOG__LEVEL=error"}); err != nil {
+		t.Error(err)
+	}
+}
+
+const exampleFile = "../../config.example.yaml"
+
+func TestExampleHasTheDefaults(t *testing.T) {
+	got, err := Load(exampleFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warnings := got.Warnings(); len(warnings) > 0 {
+		t.Errorf("warnings: %q", warnings)
+	}
+	want := Default()
+	stream := DefaultJetStream()
+	nats := DefaultNATS()
+	// What is required and so has no default, and the empty lists.
+	stream.Stream, stream.Subjects = "K8S", []string{}
+	nats.URLs, nats.JetStream = URLs{"nats://nats.nats.svc:4222"}, &stream
+	want.Cluster = "demo"
+	want.Routes = []Route{{
+		Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, ExcludeCRDs: []CRDPattern{}, Sinks: []string{"main"},
+	}}
+	want.Sinks = map[string]Sink{"main": {NATS: &nats}}
+	if diff := cmp.Diff(&want, got); diff != "" {
+		t.Errorf("example (-defaults +example):\n%s", diff)
+	}
+}
+
+// commentedKey is a key that is there but for one #, as in "#key: value".
+var commentedKey = regexp.MustCompile(`(?m)^( *)#([A-Za-z]+:)`)
+
+func TestExampleHasEveryKey(t *testing.T) {
+	content, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := commentedKey.ReplaceAll(content, []byte("$1$2"))
+	root := &yaml.Node{}
+	if err := yaml.Unmarshal(whole, root); err != nil {
+		t.Fatalf("with its commented keys: %v", err)
+	}
+	r := newReport(exampleFile)
+	decoder{report: r}.document(root.Content[0])
+	if err := r.err(); err != nil {
+		t.Errorf("with its commented keys:\n%v", err)
+	}
+	keys := 0
+	eachKey(reflect.TypeFor[Config](), "", func(p path) {
+		keys++
+		if !r.written(p) {
+			t.Errorf("%s is not in it", p)
+		}
+	})
+	if keys < 40 {
+		t.Errorf("only %d keys were looked for", keys)
+	}
+}
+
+// eachKey calls f for every key that there can be, in the first element of a
+// list and in the sink main.
+func eachKey(t reflect.Type, p path, f func(path)) {
+	switch t.Kind() {
+	case reflect.Struct:
+		for _, field := range fieldsOf(t) {
+			f(p.key(field.name))
+			eachKey(field.typ, p.key(field.name), f)
+		}
+	case reflect.Map:
+		eachKey(t.Elem(), p.key("main"), f)
+	case reflect.Slice:
+		eachKey(t.Elem(), p.index(0), f)
+	}
+}
+
+func TestEveryFieldHasItsKey(t *testing.T) {
+	eachKey(reflect.TypeFor[Config](), "", func(p path) {
+		if strings.HasSuffix(string(p), `""`) {
+			t.Errorf("%s: a field without the tag %s", p, koanfTag)
+		}
+	})
+}
+
+// lineBreak is what YAML 1.1 takes for one.
+var lineBreak = regexp.MustCompile("[\n\r\u0085\u2028\u2029]")
+
+func FuzzLoad(f *testing.F) {
+	for _, row := range badRows {
+		f.Add([]byte(row.content), strings.Join(row.environ, "\n"))
+	}
+	example, err := os.ReadFile(exampleFile)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example, "BRIDGE__SINKS__MAIN__NATS__URL=nats://a")
+	f.Fuzz(func(t *testing.T, content []byte, environ string) {
+		c, err := load("f", content, strings.Split(environ, "\n"))
+		if err == nil {
+			c.Warnings()
+			return
+		}
+		var bad *Error
+		if !errors.As(err, &bad) || len(bad.Problems) == 0 {
+			t.Fatalf("an error without a place: %v", err)
+		}
+		lines := 2 + len(lineBreak.FindAll(content, -1)) // the end of the file may be on a line of its own
+		for _, p := range bad.Problems {
+			if p.Variable == "" && (p.File != "f" || p.Line < 1 || p.Line > lines || p.Column < 1) {
+				t.Errorf("a problem without a place: %+v", p)
+			}
+			if p.Message == "" || strings.ContainsAny(p.String(), "\n\r") {
+				t.Errorf("not one line: %q", p)
+			}
+		}
+	})
+}

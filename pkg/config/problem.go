@@ -1,0 +1,140 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	// File, Line and Column say where in the file it is; both count from 1,
+	// columns in characters.
+	File         string
+	Line, Column int
+	// Variable is the environment variable that it is in instead; then there
+	// is no File, Line and Column.
+	Variable string
+	// Message names the key, the value (unless that may be a secret) and what
+	// would be right.
+	Message string
+}
+
+// String is the problem as one line.
+func (p Problem) String() string {
+	if p.Variable != "" {
+		return fmt.Sprintf("environment: %s: %s", p.Variable, p.Message)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+}
+
+// Error is the error of [Load] for bad content. It holds all that is wrong, in
+// the order of the file, then what is wrong in the environment.
+type Error struct {
+	Problems []Problem
+}
+
+// Error gives one line for each problem.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// origin is where a key or a value was written.
+type origin struct {
+	line, column int
+	variable     string // set for what comes from the environment
+}
+
+// report gathers the problems of one load, and knows the places of what was
+// read.
+type report struct {
+	file     string
+	values   map[path]origin // of values, in the file or in the environment
+	keys     map[path]origin // of keys in the file
+	faulty   map[path]bool   // what has a problem that makes its content unknown
+	problems []Problem
+}
+
+func newReport(file string) *report {
+	return &report{
+		file:   file,
+		values: map[path]origin{},
+		keys:   map[path]origin{},
+		faulty: map[path]bool{},
+	}
+}
+
+// at adds a problem with its place.
+func (r *report) at(o origin, format string, args ...any) {
+	p := Problem{Message: fmt.Sprintf(format, args...)}
+	if o.variable != "" {
+		p.Variable = o.variable
+	} else {
+		p.File, p.Line, p.Column = r.file, o.line, o.column
+	}
+	r.problems = append(r.problems, p)
+}
+
+// value adds a problem of the value at p: of the innermost thing around it if
+// there is no value. It says nothing where the value was not understood, as
+// that has been told already.
+func (r *report) value(p path, format string, args ...any) {
+	if r.unknown(p) {
+		return
+	}
+	r.at(r.origin(p), "%s: %s", p, fmt.Sprintf(format, args...))
+}
+
+// key adds a problem of the key at p itself.
+func (r *report) key(p path, format string, args ...any) {
+	r.at(r.keys[p], "%s: %s", p, fmt.Sprintf(format, args...))
+}
+
+// fault marks p as something whose content is not known.
+func (r *report) fault(p path) { r.faulty[p] = true }
+
+// unknown tells whether p, or something that it is in, was not understood.
+func (r *report) unknown(p path) bool {
+	for {
+		if r.faulty[p] {
+			return true
+		}
+		if p == "" {
+			return false
+		}
+		p = p.parent()
+	}
+}
+
+// written tells whether the user gave p a value.
+func (r *report) written(p path) bool {
+	_, ok := r.values[p]
+	return ok
+}
+
+func (r *report) origin(p path) origin {
+	for p != "" && !r.written(p) {
+		p = p.parent()
+	}
+	return r.values[p]
+}
+
+// err is nil if there is no problem.
+func (r *report) err() error {
+	if len(r.problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(r.problems, func(a, b Problem) int {
+		return cmp.Or(
+			cmp.Compare(a.Variable, b.Variable), // those of the file have none
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+		)
+	})
+	return &Error{Problems: r.problems}
+}

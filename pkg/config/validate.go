@@ -1,0 +1,198 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	label     = "not a DNS-1123 label; write at most 63 of a-z, 0-9 and -, with a letter or digit first and last"
+	subdomain = "not a DNS-1123 subdomain; write DNS-1123 labels joined by dots, at most 253 characters"
+)
+
+// validate reports each value that has the right type and is wrong
+// nevertheless.
+func validate(c *Config, r *report) {
+	r.requireLabel("cluster", c.Cluster)
+	oneOf(r, "log.level", c.Log.Level, LogDebug, LogInfo, LogWarn, LogError)
+	oneOf(r, "log.format", c.Log.Format, LogText, LogJSON)
+	validateAddresses(c, r)
+	oneOf(r, "server.auth", c.Server.Auth, AuthNone)
+	if ns := c.LeaderElection.Namespace; ns != "" {
+		r.label("leaderElection.namespace", ns)
+	}
+	if name := c.LeaderElection.Name; len(validation.IsDNS1123Subdomain(name)) > 0 {
+		r.value("leaderElection.name", "%s: %s", quote(name), subdomain)
+	}
+	validateRoutes(c, r)
+	validateSinks(c, r)
+}
+
+func validateAddresses(c *Config, r *report) {
+	health, healthOK := r.address("health.address", c.Health.Address)
+	server, serverOK := r.address("server.address", c.Server.Address)
+	if !healthOK || !serverOK || c.Health.Address == c.Server.Address || health.port == 0 || health.port != server.port {
+		return
+	}
+	// The same port on all addresses and on one of them cannot both be had.
+	if !health.everywhere() && !server.everywhere() {
+		return
+	}
+	const message = "%s: takes the port of %s, %s; write the same address to share it, or another port"
+	if r.written("server.address") {
+		r.value("server.address", message, quote(c.Server.Address), "health.address", quote(c.Health.Address))
+	} else {
+		r.value("health.address", message, quote(c.Health.Address), "server.address", quote(c.Server.Address))
+	}
+}
+
+func validateRoutes(c *Config, r *report) {
+	const routes path = "routes"
+	if len(c.Routes) == 0 {
+		r.value(routes, "missing; at least one route has to be there")
+	}
+	names := map[string]int{}
+	for i := range c.Routes {
+		route, at := &c.Routes[i], routes.index(i)
+		if r.requireLabel(at.key("name"), route.Name) {
+			if first, taken := names[route.Name]; taken {
+				r.value(at.key("name"), "%s: the name of routes[%d]; each route needs its own", quote(route.Name), first)
+			} else {
+				names[route.Name] = i
+			}
+		}
+		if len(route.CRDs) == 0 {
+			r.value(at.key("crds"), "missing; name at least one CRD")
+		}
+		r.patterns(at.key("crds"), route.CRDs)
+		r.patterns(at.key("excludeCRDs"), route.ExcludeCRDs)
+		if v := route.Version; v != "" && len(validation.IsDNS1035Label(v)) > 0 {
+			r.value(at.key("version"), "%s: not the name of a version; write it as in v1 or v1beta1", quote(v))
+		}
+		validateRouteSinks(c, route, at.key("sinks"), r)
+	}
+}
+
+func validateRouteSinks(c *Config, route *Route, at path, r *report) {
+	if len(route.Sinks) == 0 {
+		r.value(at, "missing; name at least one sink")
+	}
+	known := slices.Sorted(maps.Keys(c.Sinks))
+	for i, name := range route.Sinks {
+		_, exists := c.Sinks[name]
+		switch {
+		case !exists && len(known) > 0: // without any sink, that is the problem
+			r.value(at.index(i), "%s: no such sink; %s", quote(name), didYouMean(nearest(name, known), "there are", known))
+		case slices.Contains(route.Sinks[:i], name):
+			r.value(at.index(i), "%s: listed twice", quote(name))
+		case exists:
+			if other := fedTwice(c, route.Sinks[:i], name); other != "" {
+				r.value(at.index(i), "%s: leads to the same stream, %s, as sink %s; the route would feed it twice",
+					quote(name), quote(c.Sinks[name].NATS.JetStream.Stream), quote(other))
+			}
+		}
+	}
+}
+
+// fedTwice is the first of the others that leads to the same stream as the
+// sink, or empty.
+func fedTwice(c *Config, others []string, name string) string {
+	for _, other := range others {
+		if sameStream(c.Sinks[other].NATS, c.Sinks[name].NATS) {
+			return other
+		}
+	}
+	return ""
+}
+
+func (r *report) patterns(at path, patterns []CRDPattern) {
+	for i, p := range patterns {
+		switch {
+		case !p.valid():
+			r.value(at.index(i), `%s: not a CRD name; write <plural>.<group>, "*.<group>" or "*"`, quote(string(p)))
+		case slices.Contains(patterns[:i], p):
+			r.value(at.index(i), "%s: listed twice", quote(string(p)))
+		}
+	}
+}
+
+// requireLabel reports a value that is no DNS-1123 label, or is missing.
+func (r *report) requireLabel(at path, value string) bool {
+	if value == "" {
+		r.value(at, "missing; write a DNS-1123 label")
+		return false
+	}
+	return r.label(at, value)
+}
+
+func (r *report) label(at path, value string) bool {
+	if len(validation.IsDNS1123Label(value)) > 0 {
+		r.value(at, "%s: %s", quote(value), label)
+		return false
+	}
+	return true
+}
+
+func oneOf[T ~string](r *report, at path, value T, allowed ...T) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	words := make([]string, len(allowed))
+	for i, a := range allowed {
+		words[i] = string(a)
+	}
+	last := len(words) - 1
+	choice := words[last]
+	if last > 0 {
+		choice = strings.Join(words[:last], ", ") + " or " + choice
+	}
+	r.value(at, "%s: write %s", quote(string(value)), choice)
+}
+
+// address is an address to listen on.
+type address struct {
+	host string
+	port uint16
+}
+
+// everywhere tells whether it means all addresses of the machine.
+func (a address) everywhere() bool {
+	ip, err := netip.ParseAddr(a.host)
+	return a.host == "" || err == nil && ip.IsUnspecified()
+}
+
+// loopback tells whether only the machine itself reaches it.
+func (a address) loopback() bool {
+	ip, err := netip.ParseAddr(a.host)
+	return a.host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+func parseAddress(text string) (address, error) {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return address{}, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return address{}, fmt.Errorf("port %q: %w", port, err)
+	}
+	if host != "" && !isHost(host) {
+		return address{}, fmt.Errorf("host %q: not a name or an IP address", host)
+	}
+	return address{host: host, port: uint16(number)}, nil
+}
+
+func (r *report) address(at path, text string) (address, bool) {
+	a, err := parseAddress(text)
+	if err != nil {
+		r.value(at, `%s: not an address to listen on; write host:port, as in "127.0.0.1:8080" or ":8080"`, quote(text))
+	}
+	return a, err == nil
+}

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
+
+// Warnings says what is allowed and probably not meant, a sentence each.
+func (c *Config) Warnings() []string {
+	var warnings []string
+	if a, err := parseAddress(c.Server.Address); err == nil && c.Server.Auth == AuthNone && !a.loopback() {
+		warnings = append(warnings, fmt.Sprintf(
+			"server.address: %q is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API",
+			c.Server.Address))
+	}
+	for i := range c.Routes {
+		for j := range i {
+			warnings = append(warnings, c.overlapWarnings(&c.Routes[j], &c.Routes[i])...)
+		}
+	}
+	return warnings
+}
+
+// overlapWarnings is one for each sink where a change comes twice on the same
+// subject, once from each route.
+func (c *Config) overlapWarnings(a, b *Route) []string {
+	if !overlap(a, b) {
+		return nil
+	}
+	var warnings []string
+	for _, sink := range a.Sinks {
+		if !slices.Contains(b.Sinks, sink) {
+			continue
+		}
+		nats := c.Sinks[sink].NATS
+		subject, err := events.ParseSubject(nats.Subject)
+		versions := a.Version != "" && b.Version != "" && a.Version != b.Version
+		if err != nil || subject.Has("route") || versions && subject.Has("version") {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf(
+			"routes %q and %q can select the same CRD and both go to sink %q, on the same subjects: put {route} into its subject, %q, to tell them apart",
+			a.Name, b.Name, sink, nats.Subject))
+	}
+	return warnings
+}
