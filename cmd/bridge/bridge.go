@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -39,6 +41,9 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	for _, warning := range c.Warnings() {
 		log.Warn("configuration", "warning", warning)
 	}
+	if err := checkElection(c.LeaderElection, path); err != nil {
+		return err
+	}
 	cluster, err := connect(kubeconfig)
 	if err != nil {
 		return err
@@ -49,9 +54,9 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	if err != nil {
 		return err
 	}
-	servers, err := listen(c, b.status.Health(), b.status.Server())
+	servers, err := listen(ctx, c, b.status.Health(), b.status.Server())
 	if err != nil {
-		return errors.Join(err, b.close(closeGrace))
+		return errors.Join(err, b.close(ctx))
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -74,13 +79,26 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	fail(nil)
 	<-probed
 	for _, s := range servers {
-		err = errors.Join(err, s.close(closeGrace))
+		err = errors.Join(err, s.close(ctx))
 	}
-	err = errors.Join(err, b.close(closeGrace))
+	err = errors.Join(err, b.close(ctx))
 	if err == nil {
 		log.Info("ended")
 	}
 	return err
+}
+
+// checkElection finds out early that nobody says where the Lease is. In a pod
+// it is in the pod's namespace.
+func checkElection(c config.LeaderElection, path string) error {
+	const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+	if !c.Enabled || c.Namespace != "" {
+		return nil
+	}
+	if _, err := os.Stat(podNamespace); err != nil {
+		return usageError{fmt.Errorf("%s: leaderElection.namespace: \"\": outside of a cluster it has to be set to the namespace of the Lease", path)}
+	}
+	return nil
 }
 
 func newLogger(c config.Log, w io.Writer) *slog.Logger {
@@ -101,10 +119,10 @@ type server struct {
 }
 
 // listen takes the addresses, so that one that is in use is known at once. One
-// address for both is one server.
-func listen(c *config.Config, health, all http.Handler) ([]*server, error) {
+// address for both is one server, unless it leaves the port open.
+func listen(ctx context.Context, c *config.Config, health, all http.Handler) ([]*server, error) {
 	open := func(key, address string, handler http.Handler) (*server, error) {
-		listener, err := net.Listen("tcp", address)
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 		if err != nil {
 			return nil, fmt.Errorf("%s %q: %w", key, address, err)
 		}
@@ -116,7 +134,7 @@ func listen(c *config.Config, health, all http.Handler) ([]*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Health.Address == c.Server.Address {
+	if c.Health.Address == c.Server.Address && !strings.HasSuffix(c.Server.Address, ":0") {
 		return []*server{main}, nil
 	}
 	probes, err := open("health.address", c.Health.Address, health)
@@ -128,11 +146,12 @@ func listen(c *config.Config, health, all http.Handler) ([]*server, error) {
 
 func (s *server) Serve() error { return s.http.Serve(s.listener) }
 
-func (s *server) close(within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+// close lets requests that are under way finish, whether or not ctx is done.
+func (s *server) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(s.http.Close()) // a reader that does not finish is cut off
+		return s.http.Close() // a reader that does not finish is cut off
 	}
 	return nil
 }

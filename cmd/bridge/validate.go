@@ -26,8 +26,7 @@ func loadConfig(path string, environ []string) (*config.Config, error) {
 	if err == nil {
 		return c, nil
 	}
-	var problems *config.Error
-	if !errors.As(err, &problems) {
+	if _, bad := errors.AsType[*config.Error](err); !bad {
 		err = fmt.Errorf("bridge: %w", err)
 	}
 	return nil, usageError{err}

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -52,16 +51,16 @@ type parts struct {
 func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger) (*parts, error) {
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
 
-	open, err := openSinks(c, registry, log)
+	open, err := openSinks(ctx, c, registry, log)
 	if err != nil {
 		return nil, err
 	}
 	b := &parts{sinks: open}
 	if b.crds, err = newCRDCache(cluster, log); err != nil {
-		return nil, errors.Join(err, b.close(closeGrace))
+		return nil, errors.Join(err, b.close(ctx))
 	}
 	if b.manager, err = newManager(c, cluster, log, b.crds); err != nil {
-		return nil, errors.Join(err, b.close(closeGrace))
+		return nil, errors.Join(err, b.close(ctx))
 	}
 	supervisor := lifecycle.NewSupervisor(lifecycle.Options{
 		Routes: c.Routes, Sinks: open, Elected: c.LeaderElection.Enabled, Grace: grace,
@@ -73,10 +72,10 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	})
 	registry.MustRegister(supervisor)
 	if err := supervisor.SetupWithManager(b.manager); err != nil {
-		return nil, errors.Join(err, b.close(closeGrace))
+		return nil, errors.Join(err, b.close(ctx))
 	}
 	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
-		return nil, errors.Join(err, b.close(closeGrace))
+		return nil, errors.Join(err, b.close(ctx))
 	}
 	b.status = &status.Bridge{
 		Cluster: c.Cluster, LoadedAt: time.Now().UTC(), Sinks: open,
@@ -116,7 +115,7 @@ func newManager(c *config.Config, cluster sources.Cluster, log *slog.Logger, crd
 		LeaderElectionID:              c.LeaderElection.Name,
 		LeaderElectionNamespace:       c.LeaderElection.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       ptr.To(grace + closeGrace),
+		GracefulShutdownTimeout:       new(grace + closeGrace),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("controller manager: %w", err)
@@ -124,16 +123,16 @@ func newManager(c *config.Config, cluster sources.Cluster, log *slog.Logger, crd
 	return m, nil
 }
 
-func openSinks(c *config.Config, registry prometheus.Registerer, log *slog.Logger) (map[string]sinks.Sink, error) {
+func openSinks(ctx context.Context, c *config.Config, registry prometheus.Registerer, log *slog.Logger) (map[string]sinks.Sink, error) {
 	metrics, err := sinks.NewMetrics(registry)
 	if err != nil {
 		return nil, fmt.Errorf("metrics of sinks: %w", err)
 	}
 	open := map[string]sinks.Sink{}
 	for name, s := range c.Sinks {
-		sink, err := openNATS(name, s.NATS, metrics, log)
+		sink, err := openNATS(name, s.NATS, metrics, log) //nolint:contextcheck // a sink lives until it is closed
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), (&parts{sinks: open}).close(closeGrace))
+			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), (&parts{sinks: open}).close(ctx))
 		}
 		open[name] = sink
 	}
@@ -159,9 +158,9 @@ func openNATS(name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Log
 	return nats.Open(o)
 }
 
-// close lets go of the sinks.
-func (b *parts) close(within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+// close lets go of the sinks, whether or not ctx is done.
+func (b *parts) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	var err error
 	for name, s := range b.sinks {

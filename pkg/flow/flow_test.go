@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -43,7 +42,7 @@ type outbox struct {
 
 func newOutbox() *outbox { return &outbox{ids: map[string]bool{}, changed: make(chan struct{}, 1)} }
 
-func (o *outbox) Publish(ctx context.Context, batch []events.Event) (int, error) {
+func (o *outbox) Publish(_ context.Context, batch []events.Event) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	durable, told := len(batch), len(batch)
@@ -116,7 +115,7 @@ func newHarness(t *testing.T) *harness {
 	out := newOutbox()
 	env := Environment{
 		Cluster: "test", Memory: NewMemory(64 << 20), Metrics: NewMetrics(prometheus.NewRegistry()),
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log: slog.New(slog.DiscardHandler),
 	}
 	return &harness{t: t, out: out, flow: New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, out), target: Target{
 		Resource: sources.Resource{
@@ -130,7 +129,7 @@ func newHarness(t *testing.T) *harness {
 // for when the test ends, at the latest.
 func (h *harness) start() *Run {
 	h.flow.ledger.begin(h.target.CRD)
-	r := h.flow.newRun(context.Background(), h.target)
+	r := h.flow.newRun(h.t.Context(), h.target)
 	go r.run(func() error {
 		<-r.following.Done()
 		return nil
@@ -153,8 +152,7 @@ func object(name, incarnation string, version int) *unstructured.Unstructured {
 }
 
 // list tells the run of a complete list.
-func list(r *Run, version int, objects ...*unstructured.Unstructured) {
-	ctx := context.Background()
+func list(ctx context.Context, r *Run, version int, objects ...*unstructured.Unstructured) {
 	r.ListStarted(ctx)
 	for _, o := range objects {
 		r.Listed(ctx, o)
@@ -165,7 +163,7 @@ func list(r *Run, version int, objects ...*unstructured.Unstructured) {
 // TestComparison is the heart: what is made of what the API server says, given
 // what is known.
 func TestComparison(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	for _, row := range []struct {
 		why      string
 		existing bool
@@ -173,68 +171,68 @@ func TestComparison(t *testing.T) {
 		want     []string
 	}{
 		{"the first list of a CRD that came later", false, func(r *Run) {
-			list(r, 10, object("a", "", 5), object("b", "", 7))
+			list(ctx, r, 10, object("a", "", 5), object("b", "", 7))
 		}, []string{"created ns/a@5", "created ns/b@7"}},
 		{"the first list of a CRD that was there", true, func(r *Run) {
-			list(r, 10, object("a", "", 5))
+			list(ctx, r, 10, object("a", "", 5))
 			r.Changed(ctx, object("b", "", 11))
 		}, []string{"existing ns/a@5", "created ns/b@11"}},
 		{"a life", false, func(r *Run) {
-			list(r, 1)
+			list(ctx, r, 1)
 			r.Changed(ctx, object("a", "", 2))
 			r.Changed(ctx, object("a", "", 3))
 			r.Deleted(ctx, object("a", "", 4))
 		}, []string{"created ns/a@2", "updated ns/a@3", "deleted ns/a@4"}},
 		{"a list that has nothing new is nothing", false, func(r *Run) {
-			list(r, 10, object("a", "", 5))
-			list(r, 20, object("a", "", 5))
+			list(ctx, r, 10, object("a", "", 5))
+			list(ctx, r, 20, object("a", "", 5))
 		}, []string{"created ns/a@5"}},
 		{"a list finds what was missed", false, func(r *Run) {
-			list(r, 10, object("a", "", 5), object("b", "", 6), object("c", "", 7))
-			list(r, 20, object("a", "", 15), object("c", "", 7), object("d", "", 16))
+			list(ctx, r, 10, object("a", "", 5), object("b", "", 6), object("c", "", 7))
+			list(ctx, r, 20, object("a", "", 15), object("c", "", 7), object("d", "", 16))
 		}, []string{
 			"created ns/a@5", "created ns/b@6", "created ns/c@7",
 			"updated ns/a@15 coalesced", "created ns/d@16", "deleted ns/b@20 inferred",
 		}},
 		{"a list finds a namesake", false, func(r *Run) {
-			list(r, 10, object("a", "1", 5))
-			list(r, 20, object("a", "2", 15))
+			list(ctx, r, 10, object("a", "1", 5))
+			list(ctx, r, 20, object("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
 		{"the watch brings a namesake whose forebear's end was missed", false, func(r *Run) {
-			list(r, 10, object("a", "1", 5))
+			list(ctx, r, 10, object("a", "1", 5))
 			r.Changed(ctx, object("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
 		{"the watch brings the end of a namesake that was missed", false, func(r *Run) {
-			list(r, 10, object("a", "1", 5))
+			list(ctx, r, 10, object("a", "1", 5))
 			r.Deleted(ctx, object("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred"}},
 		{"the watch repeats itself", false, func(r *Run) {
-			list(r, 10, object("a", "", 5))
+			list(ctx, r, 10, object("a", "", 5))
 			r.Changed(ctx, object("a", "", 5))
 			r.Changed(ctx, object("a", "", 4))
 			r.Deleted(ctx, object("b", "", 6))
 		}, []string{"created ns/a@5"}},
 		{"the watch tells of a life that is over", false, func(r *Run) {
-			list(r, 1)
+			list(ctx, r, 1)
 			r.Changed(ctx, object("a", "", 2))
 			r.Deleted(ctx, object("a", "", 3))
 			r.Changed(ctx, object("a", "", 2))
 			r.Deleted(ctx, object("a", "", 3))
 		}, []string{"created ns/a@2", "deleted ns/a@3"}},
 		{"a list that was given up does not count", false, func(r *Run) {
-			list(r, 10, object("a", "", 5), object("b", "", 6))
+			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
 			r.ListStarted(ctx)
 			r.Listed(ctx, object("a", "", 5))
-			list(r, 20, object("a", "", 5), object("b", "", 6))
+			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
 		}, []string{"created ns/a@5", "created ns/b@6"}},
 		{"bookmarks are nothing", false, func(r *Run) {
-			list(r, 10, object("a", "", 5))
+			list(ctx, r, 10, object("a", "", 5))
 			r.Progressed(ctx, "20")
 		}, []string{"created ns/a@5"}},
 		{"an object that cannot be understood is left out, and the rest goes on", false, func(r *Run) {
 			o := object("x", "", 5)
 			o.SetUID("not a uid")
-			list(r, 10, o, object("a", "", 6))
+			list(ctx, r, 10, o, object("a", "", 6))
 		}, []string{"created ns/a@6"}},
 	} {
 		t.Run(row.why, func(t *testing.T) {
@@ -256,18 +254,19 @@ func TestComparison(t *testing.T) {
 // to be durable: a run that ends without an answer leaves it as it was, and the
 // next run finds the difference.
 func TestLedgerFollowsAcks(t *testing.T) {
+	ctx := t.Context()
 	h := newHarness(t)
 	first := h.start()
-	list(first, 10, object("a", "", 5))
+	list(ctx, first, 10, object("a", "", 5))
 	h.out.wait(t, "created ns/a@5")
 	eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
 
 	// The sink stores b and the answer is lost; c it does not store.
 	h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
-	first.Changed(context.Background(), object("b", "", 11))
+	first.Changed(ctx, object("b", "", 11))
 	h.out.wait(t, "created ns/a@5", "created ns/b@11")
-	first.Changed(context.Background(), object("c", "", 12))
-	first.Deleted(context.Background(), object("a", "", 13))
+	first.Changed(ctx, object("c", "", 12))
+	first.Deleted(ctx, object("a", "", 13))
 	eventually(t, func() bool { return h.flow.Status().State == Blocked })
 	first.Stop(0)
 	<-first.Done()
@@ -282,7 +281,6 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	// twice under one id is the sink's to notice.
 	h.out.set(nil)
 	second := h.start()
-	ctx := context.Background()
 	second.Changed(ctx, object("b", "", 11))
 	second.Changed(ctx, object("c", "", 12))
 	second.Deleted(ctx, object("a", "", 13))
@@ -297,6 +295,7 @@ func TestLedgerFollowsAcks(t *testing.T) {
 // TestPartOfABatch shows that a sink that takes a part of a batch is given the
 // rest, from the first that is not durable on.
 func TestPartOfABatch(t *testing.T) {
+	ctx := t.Context()
 	h := newHarness(t)
 	left := 3
 	h.out.set(func(batch int) (int, int, error) {
@@ -307,14 +306,14 @@ func TestPartOfABatch(t *testing.T) {
 		return 1, 1, errors.New("busy")
 	})
 	r := h.start()
-	list(r, 10, object("a", "", 1), object("b", "", 2), object("c", "", 3), object("d", "", 4), object("e", "", 5))
+	list(ctx, r, 10, object("a", "", 1), object("b", "", 2), object("c", "", 3), object("d", "", 4), object("e", "", 5))
 	h.out.wait(t, "created ns/a@1", "created ns/b@2", "created ns/c@3", "created ns/d@4", "created ns/e@5")
 	eventually(t, func() bool { return h.flow.Status().Delivered == 5 })
 }
 
 // TestDrain shows what a CRD's end makes of what is left of its objects.
 func TestDrain(t *testing.T) {
-	ctx := context.Background()
+	ctx := t.Context()
 	gone := apierrors.NewNotFound(schema.GroupResource{Group: "example.com", Resource: "widgets"}, "")
 	for _, row := range []struct {
 		why  string
@@ -361,7 +360,7 @@ func TestDrain(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			h := newHarness(t)
 			r := h.start()
-			list(r, 10, object("a", "", 5))
+			list(ctx, r, 10, object("a", "", 5))
 			h.out.wait(t, "created ns/a@5")
 			row.tell(h, r)
 			<-r.Done()
@@ -379,9 +378,10 @@ func TestDrain(t *testing.T) {
 // TestDrainGivenUp shows that a drain that is cut short is not taken for one
 // that is done: the next one does the rest.
 func TestDrainGivenUp(t *testing.T) {
+	ctx := t.Context()
 	h := newHarness(t)
 	r := h.start()
-	list(r, 10, object("a", "", 5), object("b", "", 6))
+	list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
 	r.Condition(apierrors.NewNotFound(schema.GroupResource{}, ""))
@@ -397,7 +397,7 @@ func TestDrainGivenUp(t *testing.T) {
 	}
 
 	h.out.set(nil)
-	again := h.flow.StartDrain(context.Background(), h.target, 30)
+	again := h.flow.StartDrain(ctx, h.target, 30)
 	<-again.Done()
 	if !again.Drained() || h.flow.Holds() {
 		t.Errorf("drained is %v, holds is %v after the second drain", again.Drained(), h.flow.Holds())
@@ -412,9 +412,10 @@ func TestDrainGivenUp(t *testing.T) {
 // TestRecreatedCRD shows that a CRD that came back unseen is compared with what
 // is known of the old one.
 func TestRecreatedCRD(t *testing.T) {
+	ctx := t.Context()
 	h := newHarness(t)
 	r := h.start()
-	list(r, 10, object("a", "1", 5), object("b", "1", 6))
+	list(ctx, r, 10, object("a", "1", 5), object("b", "1", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	r.Stop(time.Minute)
 	<-r.Done()
@@ -423,7 +424,7 @@ func TestRecreatedCRD(t *testing.T) {
 	if position, listed := h.flow.ledger.resume(); position != 0 || listed {
 		t.Fatalf("the new CRD's watch would begin at %d of the old one's history, listed is %v", position, listed)
 	}
-	list(r, 30, object("a", "2", 25))
+	list(ctx, r, 30, object("a", "2", 25))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6", "deleted ns/a@24 inferred", "created ns/a@25", "deleted ns/b@30 inferred")
 }
 
@@ -456,7 +457,8 @@ func TestBlockedFlowIsBounded(t *testing.T) {
 	}
 	r.Stop(0)
 	<-r.Done()
-	for range told { //nolint:revive // waits for the teller to end
+	for open := true; open; {
+		_, open = <-told
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -56,7 +55,7 @@ func (s *Supervisor) SetupWithManager(m manager.Manager) error {
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 4,
 			// The process may make a manager more than once (tests do).
-			SkipNameValidation: ptr.To(true),
+			SkipNameValidation: new(true),
 			// An API server that is not reachable is waited for, not a reason to end.
 			CacheSyncTimeout: time.Duration(math.MaxInt64),
 		}).

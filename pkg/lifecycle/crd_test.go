@@ -1,0 +1,92 @@
+package lifecycle
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestChoose(t *testing.T) {
+	for _, row := range []struct {
+		why      string
+		versions []Version
+		wanted   string
+		want     string
+		err      string
+	}{
+		{"the storage version, of which nothing is converted", []Version{{"v2", true, false}, {"v1", true, true}}, "", "v1", ""},
+		{"the newest, where the storage version is not served", []Version{{"v1beta1", true, false}, {"v1", false, true}, {"v10", true, false}, {"v9", true, false}}, "", "v10", ""},
+		{"stable before beta before alpha, whatever the number", []Version{{"v3alpha1", true, false}, {"v2beta2", true, false}, {"v1", true, false}, {"v0", false, true}}, "", "v1", ""},
+		{"names that are no Kubernetes versions come last", []Version{{"zeta", true, false}, {"v1alpha1", true, false}, {"v0", false, true}}, "", "v1alpha1", ""},
+		{"the one that is wanted", []Version{{"v2", true, false}, {"v1", true, true}}, "v2", "v2", ""},
+		{"one that is wanted and not served", []Version{{"v1beta1", true, false}, {"v1", true, true}, {"v2", false, false}}, "v2", "",
+			"version v2 of widgets.example.com is not served; served are: v1, v1beta1; set the route's version to one of them, or leave it out"},
+		{"none is served", []Version{{"v1", false, true}}, "", "", "no version of widgets.example.com is served"},
+		{"none is served, one is wanted", []Version{{"v1", false, true}}, "v1", "", "no version of widgets.example.com is served"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			crd := &CRD{Name: "widgets.example.com", Versions: row.versions}
+			got, err := crd.choose(row.wanted)
+			if got != row.want {
+				t.Errorf("chose %q, not %q", got, row.want)
+			}
+			if text := errorText(err); text != row.err {
+				t.Errorf("error %q, not %q", text, row.err)
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// TestStrip shows that what the bridge needs of a CRD survives the cache, and
+// that the schemas do not.
+func TestStrip(t *testing.T) {
+	now := metav1.Now()
+	crd := func() *apiextensions.CustomResourceDefinition {
+		return &apiextensions.CustomResourceDefinition{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: "widgets.example.com", UID: "u", ResourceVersion: "7", DeletionTimestamp: &now,
+				Annotations: map[string]string{"big": "one"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
+			},
+			Spec: apiextensions.CustomResourceDefinitionSpec{
+				Group: "example.com", Scope: apiextensions.NamespaceScoped,
+				Names:      apiextensions.CustomResourceDefinitionNames{Plural: "widgets", Kind: "Widget"},
+				Conversion: &apiextensions.CustomResourceConversion{Strategy: apiextensions.WebhookConverter},
+				Versions: []apiextensions.CustomResourceDefinitionVersion{{
+					Name: "v1", Served: true, Storage: true,
+					Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{Type: "object"}},
+				}},
+			},
+			Status: apiextensions.CustomResourceDefinitionStatus{Conditions: []apiextensions.CustomResourceDefinitionCondition{
+				{Type: apiextensions.Established, Status: apiextensions.ConditionTrue},
+				{Type: apiextensions.NamesAccepted, Status: apiextensions.ConditionFalse, Message: "taken"},
+			}},
+		}
+	}
+	stripped, err := Strip(crd())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := stripped.(*apiextensions.CustomResourceDefinition)
+	if diff := cmp.Diff(fromObject(crd()), fromObject(got)); diff != "" {
+		t.Errorf("what the bridge knows of the CRD changes (-want +got):\n%s", diff)
+	}
+	want := &CRD{
+		Name: "widgets.example.com", UID: "u", Group: "example.com", Kind: "Widget", Plural: "widgets", Namespaced: true,
+		Versions: []Version{{"v1", true, true}}, Established: true, NotEstablished: "taken", Deleting: true,
+	}
+	if diff := cmp.Diff(want, fromObject(got)); diff != "" {
+		t.Errorf("what the bridge knows of the CRD (-want +got):\n%s", diff)
+	}
+	if got.Spec.Versions[0].Schema != nil || got.Spec.Conversion != nil || got.ManagedFields != nil || got.Annotations != nil {
+		t.Errorf("the cache would keep %+v", got)
+	}
+}

@@ -1,0 +1,156 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
+
+// fixedSink is a sink of which only the status is asked.
+type fixedSink struct {
+	sinks.Sink
+	status sinks.Status
+}
+
+func (s fixedSink) Status() sinks.Status { return s.status }
+
+func testBridge() *Bridge {
+	return &Bridge{
+		Cluster: "test", LoadedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Metrics: prometheus.NewRegistry(),
+		Sinks: map[string]sinks.Sink{
+			"main":   fixedSink{status: sinks.Status{Type: "nats", Connected: true}},
+			"backup": fixedSink{status: sinks.Status{Type: "nats", LastError: "<b>no route</b>"}},
+		},
+		Flows: func() []flow.Status {
+			return []flow.Status{{
+				ID: flow.ID{CRD: "widgets.example.com", Route: "r", Sink: "main"}, Version: "v1", State: flow.Blocked,
+				Reason: "<script>alert(1)</script>", Objects: 3, Delivered: 12, Pending: 1, Lag: 1500 * time.Millisecond, LastError: "x",
+			}}
+		},
+		Leading: func() bool { return true },
+		CRDs:    func() error { return nil },
+	}
+}
+
+func ask(h http.Handler, path string) *httptest.ResponseRecorder {
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+	return answer
+}
+
+// TestAPI pins the names and types of /api/status, which programs rely on.
+func TestAPI(t *testing.T) {
+	answer := ask(testBridge().Server(), "/api/status")
+	var got, want any
+	if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(`{
+		"cluster": "test", "role": "leader",
+		"configuration": {"loadedAt": "2026-01-02T03:04:05Z", "error": ""},
+		"flows": [{"crd": "widgets.example.com", "route": "r", "sink": "main", "version": "v1", "state": "blocked",
+			"reason": "<script>alert(1)</script>", "objects": 3, "delivered": 12, "pending": 1, "lagSeconds": 1.5, "fenced": false, "lastError": "x"}],
+		"sinks": [{"name": "backup", "type": "nats", "connected": false, "lastError": "<b>no route</b>"},
+			{"name": "main", "type": "nats", "connected": true, "lastError": ""}]
+	}`), &want); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestAPIWithoutFlows shows that lists are lists also when they are empty.
+func TestAPIWithoutFlows(t *testing.T) {
+	b := testBridge()
+	b.Flows, b.Sinks = func() []flow.Status { return nil }, nil
+	if body := ask(b.Server(), "/api/status").Body.String(); !strings.Contains(body, `"flows": []`) || !strings.Contains(body, `"sinks": []`) {
+		t.Errorf("%s", body)
+	}
+}
+
+func TestReady(t *testing.T) {
+	for _, row := range []struct {
+		why    string
+		crds   error
+		leads  bool
+		status int
+		body   string
+	}{
+		{"a sink that is down does not count", nil, true, 200,
+			"[+] configuration: loaded\n[+] CRD cache: synced\n[+] role: leader\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
+		{"a standby is ready", nil, false, 200,
+			"[+] configuration: loaded\n[+] CRD cache: synced\n[+] role: standby\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
+		{"without CRDs there is nothing to do", errors.New("not synced yet"), true, 503,
+			"[+] configuration: loaded\n[-] CRD cache: not synced yet\n[+] role: leader\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			b := testBridge()
+			b.CRDs, b.Leading = func() error { return row.crds }, func() bool { return row.leads }
+			for _, h := range []http.Handler{b.Health(), b.Server()} {
+				answer := ask(h, "/readyz")
+				if answer.Code != row.status || answer.Body.String() != row.body {
+					t.Errorf("%d %s, not %d %s", answer.Code, answer.Body, row.status, row.body)
+				}
+				if kind := answer.Header().Get("Content-Type"); !strings.HasPrefix(kind, "text/plain") {
+					t.Errorf("content type %q", kind)
+				}
+			}
+		})
+	}
+}
+
+// TestPaths shows what is served where: the open health address tells nothing
+// of what is bridged.
+func TestPaths(t *testing.T) {
+	b := testBridge()
+	for _, row := range []struct {
+		path           string
+		health, server int
+	}{
+		{"/healthz", 200, 200},
+		{"/readyz", 200, 200},
+		{"/metrics", 404, 200},
+		{"/api/status", 404, 200},
+		{"/", 404, 200},
+		{"/other", 404, 404},
+	} {
+		if got := ask(b.Health(), row.path).Code; got != row.health {
+			t.Errorf("%s at the health address: %d, not %d", row.path, got, row.health)
+		}
+		if got := ask(b.Server(), row.path).Code; got != row.server {
+			t.Errorf("%s at the server address: %d, not %d", row.path, got, row.server)
+		}
+	}
+}
+
+// TestPageIsText shows that what names, reasons and errors have in them stays
+// text on the page.
+func TestPageIsText(t *testing.T) {
+	answer := ask(testBridge().Server(), "/")
+	page := answer.Body.String()
+	for _, markup := range []string{"<script>", "<b>no route"} {
+		if strings.Contains(page, markup) {
+			t.Errorf("the page has %s in it", markup)
+		}
+	}
+	for _, text := range []string{"&lt;script&gt;alert(1)&lt;/script&gt;", "&lt;b&gt;no route&lt;/b&gt;", "widgets.example.com"} {
+		if !strings.Contains(page, text) {
+			t.Errorf("the page does not have %s in it", text)
+		}
+	}
+	if policy := answer.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") {
+		t.Errorf("content security policy %q", policy)
+	}
+}

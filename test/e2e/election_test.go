@@ -1,0 +1,47 @@
+//go:build unix
+
+package e2e_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestElection shows that of two bridges one delivers, that the other is ready
+// and says that it stands by, and that it takes over when the first one ends.
+func TestElection(t *testing.T) {
+	w := newWorld(t)
+	w.kind.create(t)
+	c := config{
+		kubeconfig: w.cp.AdminKubeconfig(),
+		body: fmt.Sprintf("leaderElection: {enabled: true, namespace: default, name: %s}\nroutes:\n%s%s",
+			strings.ReplaceAll(w.kind.group, ".", "-"), w.kind.route("test"), natsConfig(w.nats)),
+	}
+	first := startBridge(t, c)
+	first.waitState(t, w.kind.name, "test", "running")
+	second := startBridge(t, c)
+	f := second.waitState(t, w.kind.name, "test", "standby")
+	if role := second.status(t).Role; role != "standby" || f.Reason == "" {
+		t.Errorf("the second bridge is %s, its flow's reason %q", role, f.Reason)
+	}
+	eventually(t, func() error {
+		status, body, err := get(t.Context(), second.health+"/readyz")
+		if err != nil || status != 200 {
+			return fmt.Errorf("the standby's readyz says %d %q: %v", status, body, err)
+		}
+		return nil
+	})
+	w.kind.add(t, "one", nil)
+	w.stream.wait(t, w.kind.name, 1)
+
+	if err := first.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stopped := time.Now()
+	second.waitState(t, w.kind.name, "test", "running")
+	t.Logf("the standby was running %v after the leader had ended", time.Since(stopped).Round(time.Millisecond))
+	w.kind.set(t, "one", "size", 1)
+	w.expect(t, "created default/one", "updated default/one")
+}
