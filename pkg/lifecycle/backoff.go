@@ -12,9 +12,10 @@ type Backoff struct {
 }
 
 // DefaultBackoff keeps a CRD that is recreated all the time from costing the
-// API server more than a list every three seconds.
+// API server more than a list a second. It is no longer than that because what
+// happens to objects of a CRD that comes and goes meanwhile is not seen.
 func DefaultBackoff() Backoff {
-	return Backoff{First: 100 * time.Millisecond, Most: 3 * time.Second, Stable: 30 * time.Second}
+	return Backoff{First: 50 * time.Millisecond, Most: time.Second, Stable: 30 * time.Second}
 }
 
 // starts is the history of a flow's starts.

@@ -152,6 +152,26 @@ func (b *bridge) waitState(t *testing.T, crd, route, state string) flowStatus {
 	return f
 }
 
+// waitReady waits until /readyz has that status and says all of that.
+func (b *bridge) waitReady(t *testing.T, want int, says ...string) {
+	t.Helper()
+	eventually(t, func() error {
+		status, body, err := get(t.Context(), b.health+"/readyz")
+		if err != nil {
+			return err
+		}
+		for _, text := range says {
+			if !strings.Contains(body, text) {
+				return fmt.Errorf("readyz does not say %q: %s", text, body)
+			}
+		}
+		if status != want {
+			return fmt.Errorf("readyz is %d, not %d: %s", status, want, body)
+		}
+		return nil
+	})
+}
+
 // metrics is a scrape of the bridge.
 func (b *bridge) metrics(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()

@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/ptr"
 )
 
 var groups atomic.Int64
@@ -70,7 +69,7 @@ func (k *kind) definition(versions ...string) *apiextensions.CustomResourceDefin
 		crd.Spec.Versions = append(crd.Spec.Versions, apiextensions.CustomResourceDefinitionVersion{
 			Name: version, Served: true, Storage: i == 0,
 			Schema: &apiextensions.CustomResourceValidation{OpenAPIV3Schema: &apiextensions.JSONSchemaProps{
-				Type: "object", XPreserveUnknownFields: ptr.To(true),
+				Type: "object", XPreserveUnknownFields: new(true),
 			}},
 		})
 	}

@@ -26,13 +26,7 @@ func TestElection(t *testing.T) {
 	if role := second.status(t).Role; role != "standby" || f.Reason == "" {
 		t.Errorf("the second bridge is %s, its flow's reason %q", role, f.Reason)
 	}
-	eventually(t, func() error {
-		status, body, err := get(t.Context(), second.health+"/readyz")
-		if err != nil || status != 200 {
-			return fmt.Errorf("the standby's readyz says %d %q: %v", status, body, err)
-		}
-		return nil
-	})
+	second.waitReady(t, 200, "role: standby")
 	w.kind.add(t, "one", nil)
 	w.stream.wait(t, w.kind.name, 1)
 

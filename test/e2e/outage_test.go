@@ -170,11 +170,8 @@ func TestNothingIsThereAtStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := w.bridge(t)
+	b.waitReady(t, 503, "[-] CRD cache: not synced, retrying: ", "[!] sink main: ")
 	eventually(t, func() error {
-		status, body, err := get(t.Context(), b.health+"/readyz")
-		if err != nil || status != 503 || !strings.Contains(body, "[-] CRD cache: not synced, retrying: ") || !strings.Contains(body, "[!] sink main: ") {
-			return fmt.Errorf("readyz says %d %q: %v", status, body, err)
-		}
 		if log := b.log(t); !strings.Contains(log, "connection refused") {
 			return fmt.Errorf("the log does not say that connections are refused: %s", log)
 		}
@@ -195,13 +192,7 @@ func TestNothingIsThereAtStart(t *testing.T) {
 	b.waitState(t, w.kind.name, "test", "running")
 	w.kind.add(t, "one", nil)
 	w.expect(t, "created default/one")
-	eventually(t, func() error {
-		status, body, err := get(t.Context(), b.health+"/readyz")
-		if err != nil || status != 200 {
-			return fmt.Errorf("readyz says %d %q: %v", status, body, err)
-		}
-		return nil
-	})
+	b.waitReady(t, 200, "[+] CRD cache: synced", "[+] sink main: connected")
 }
 
 // TestStop shows that SIGTERM and SIGINT deliver what is queued and end with

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/crbridge/crbridge/pkg/config"
+)
+
+// TestDeployedConfiguration shows that the configuration in deploy/ is one that
+// the bridge takes.
+func TestDeployedConfiguration(t *testing.T) {
+	content, err := os.ReadFile("../../deploy/30-configmap.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m corev1.ConfigMap
+	if err := yaml.UnmarshalStrict(content, &m); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(m.Data["config.yaml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loadConfig(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.LeaderElection.Enabled || c.LeaderElection.Namespace != m.Namespace {
+		t.Errorf("leader election is %+v; the Deployment has replicas in namespace %s", c.LeaderElection, m.Namespace)
+	}
+}
+
+// TestKubeconfigOrder shows where the cluster's address comes from. (What a pod
+// is given is tried before $KUBECONFIG; that needs a pod.)
+func TestKubeconfigOrder(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string {
+		path := filepath.Join(dir, name)
+		content := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":"https://%s"}}]}`, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	flag, env := file("flag"), file("env")
+	for _, row := range []struct {
+		why, flag, env string
+		host           string
+		err            string
+	}{
+		{"the flag before the environment", flag, env, "https://flag", ""},
+		{"the environment", "", env, "https://env", ""},
+		{"a flag that names nothing is an error, whatever the environment has", filepath.Join(dir, "none"), env, "", "no such file"},
+		{"nothing that is there", "", filepath.Join(dir, "none"), "", "no cluster to connect to"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			t.Setenv("KUBECONFIG", row.env)
+			t.Setenv("KUBERNETES_SERVICE_HOST", "")
+			c, err := connect(row.flag)
+			switch {
+			case row.err != "":
+				if err == nil || !strings.Contains(err.Error(), row.err) || !errors.Is(err, errUsage) {
+					t.Errorf("error %v, not a usage error with %q", err, row.err)
+				}
+			case err != nil:
+				t.Error(err)
+			case c.Config.Host != row.host:
+				t.Errorf("connects to %s, not %s", c.Config.Host, row.host)
+			}
+		})
+	}
+}
+
+// TestElectionNeedsANamespace shows that a Lease without a place is told before
+// anything starts.
+func TestElectionNeedsANamespace(t *testing.T) {
+	for _, row := range []struct {
+		why string
+		c   config.LeaderElection
+		err string
+	}{
+		{"without election there is no Lease", config.LeaderElection{}, ""},
+		{"a place is given", config.LeaderElection{Enabled: true, Namespace: "n"}, ""},
+		{"none is, and this is no pod", config.LeaderElection{Enabled: true}, `f.yaml: leaderElection.namespace: ""`},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			err := checkElection(row.c, "f.yaml")
+			if (err == nil) != (row.err == "") || (err != nil && !strings.HasPrefix(err.Error(), row.err)) {
+				t.Errorf("error %v, not %q", err, row.err)
+			}
+		})
+	}
+}
