@@ -58,12 +58,14 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	if err != nil {
 		return errors.Join(err, b.close(ctx))
 	}
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(servers))
 	for _, s := range servers {
 		go func() {
-			if err := s.Serve(); !errors.Is(err, http.ErrServerClosed) {
-				fail(fmt.Errorf("%s: %w", s.key, err))
+			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s: %w", s.key, err)
+				cancel()
 			}
 		}()
 	}
@@ -72,11 +74,16 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 		defer close(probed)
 		b.crds.probe(ctx)
 	}()
-	err = b.manager.Start(ctx)
-	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
-		err = cause
+	if err := b.manager.Start(ctx); err != nil {
+		// The lease is lost, or something cannot go on. Another bridge may
+		// lead by now: what flows are still sending is not waited for.
+		return err
 	}
-	fail(nil)
+	select {
+	case err = <-failed:
+	default:
+	}
+	cancel()
 	<-probed
 	for _, s := range servers {
 		err = errors.Join(err, s.close(ctx))
@@ -143,8 +150,6 @@ func listen(ctx context.Context, c *config.Config, health, all http.Handler) ([]
 	}
 	return []*server{main, probes}, nil
 }
-
-func (s *server) Serve() error { return s.http.Serve(s.listener) }
 
 // close lets requests that are under way finish, whether or not ctx is done.
 func (s *server) close(ctx context.Context) error {

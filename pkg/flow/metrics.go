@@ -6,6 +6,12 @@ import (
 	"github.com/crbridge/crbridge/pkg/events"
 )
 
+// Why a complete list was compared with the ledger.
+const (
+	resyncExpired   = "expired"
+	resyncRecreated = "recreated"
+)
+
 var flowLabels = []string{"crd", "route", "sink"}
 
 // Metrics are the series of all flows. A flow's own are deleted with it.
@@ -64,8 +70,8 @@ func (m *Metrics) of(id ID) series {
 		pending:   m.pending.WithLabelValues(id.CRD, id.Route, id.Sink),
 		lag:       m.lag.WithLabelValues(id.CRD, id.Route, id.Sink),
 		starts:    m.starts.WithLabelValues(id.CRD, id.Route, id.Sink),
-		expired:   m.resyncs.WithLabelValues("expired", id.CRD, id.Route, id.Sink),
-		recreated: m.resyncs.WithLabelValues("recreated", id.CRD, id.Route, id.Sink),
+		expired:   m.resyncs.WithLabelValues(resyncExpired, id.CRD, id.Route, id.Sink),
+		recreated: m.resyncs.WithLabelValues(resyncRecreated, id.CRD, id.Route, id.Sink),
 		retries:   m.retries.WithLabelValues(id.Sink),
 	}
 	for _, t := range events.Types() {
@@ -74,12 +80,16 @@ func (m *Metrics) of(id ID) series {
 	return s
 }
 
-// forget deletes the flow's series.
+// forget deletes the flow's series, each by its labels: a search would look at
+// those of all flows.
 func (m *Metrics) forget(id ID) {
-	of := prometheus.Labels{"crd": id.CRD, "route": id.Route, "sink": id.Sink}
-	m.delivered.DeletePartialMatch(of)
-	m.pending.DeletePartialMatch(of)
-	m.lag.DeletePartialMatch(of)
-	m.starts.DeletePartialMatch(of)
-	m.resyncs.DeletePartialMatch(of)
+	m.pending.DeleteLabelValues(id.CRD, id.Route, id.Sink)
+	m.lag.DeleteLabelValues(id.CRD, id.Route, id.Sink)
+	m.starts.DeleteLabelValues(id.CRD, id.Route, id.Sink)
+	for _, reason := range []string{resyncExpired, resyncRecreated} {
+		m.resyncs.DeleteLabelValues(reason, id.CRD, id.Route, id.Sink)
+	}
+	for _, t := range events.Types() {
+		m.delivered.DeleteLabelValues(string(t), id.CRD, id.Route, id.Sink)
+	}
 }

@@ -208,9 +208,12 @@ func (s *Supervisor) forget(crd string) {
 	if o, known := s.crds[crd]; !known || o.crd != nil {
 		return
 	}
-	for id, e := range s.entries {
-		if id.CRD == crd && e.run != nil {
-			return
+	for i := range s.options.Routes {
+		route := &s.options.Routes[i]
+		for _, sink := range route.Sinks {
+			if e, ok := s.entries[flow.ID{CRD: crd, Route: route.Name, Sink: sink}]; ok && e.run != nil {
+				return
+			}
 		}
 	}
 	delete(s.crds, crd)
@@ -342,6 +345,7 @@ func (s *Supervisor) finish(runs context.Context, e *entry) {
 	run := e.run
 	e.run = nil
 	if s.ending {
+		e.flow.Idle(flow.Stopped, ended)
 		return
 	}
 	if err := run.Err(); err != nil {
@@ -360,9 +364,13 @@ func (s *Supervisor) end() {
 		}
 		if e.run != nil {
 			e.run.Stop(s.options.Grace)
+			continue
 		}
+		e.flow.Idle(flow.Stopped, ended)
 	}
 }
+
+const ended = "the bridge is ending"
 
 func (s *Supervisor) running() bool {
 	for _, e := range s.entries {

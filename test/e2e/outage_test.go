@@ -169,6 +169,14 @@ func TestNothingIsThereAtStart(t *testing.T) {
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	impatient := w.bridge(t)
+	impatient.waitReady(t, 503)
+	if err := impatient.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if code := impatient.ExitCode(); code != 0 {
+		t.Errorf("a bridge that is told to end before it could begin ends with status %d", code)
+	}
 	b := w.bridge(t)
 	b.waitReady(t, 503, "[-] CRD cache: not synced, retrying: ", "[!] sink main: ")
 	eventually(t, func() error {
