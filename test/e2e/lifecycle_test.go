@@ -333,7 +333,7 @@ func TestFlappingCRD(t *testing.T) {
 	for i := range warmUp {
 		cycle(i)
 	}
-	goroutines, heap := b.gauge(t, "go_goroutines"), b.gauge(t, "go_memstats_heap_inuse_bytes")
+	goroutines, heap := b.gauge(t, "go_goroutines"), b.gauge(t, "go_memstats_heap_alloc_bytes")
 	lines := strings.Count(b.log(t), "\n")
 	for i := warmUp; i < warmUp+cycles; i++ {
 		cycle(i)
@@ -345,7 +345,7 @@ func TestFlappingCRD(t *testing.T) {
 		return nil
 	})
 	eventually(t, func() error {
-		if now := b.gauge(t, "go_memstats_heap_inuse_bytes"); now > 1.25*heap {
+		if now := b.gauge(t, "go_memstats_heap_alloc_bytes"); now > 1.25*heap {
 			return fmt.Errorf("%v bytes of heap, %v before", now, heap)
 		}
 		return nil
@@ -353,7 +353,7 @@ func TestFlappingCRD(t *testing.T) {
 	log := b.log(t)
 	perCycle := float64(strings.Count(log, "\n")-lines) / float64(cycles)
 	t.Logf("%d cycles: goroutines %v, then %v; heap %v, then %v; %.1f log lines a cycle",
-		cycles, goroutines, b.gauge(t, "go_goroutines"), heap, b.gauge(t, "go_memstats_heap_inuse_bytes"), perCycle)
+		cycles, goroutines, b.gauge(t, "go_goroutines"), heap, b.gauge(t, "go_memstats_heap_alloc_bytes"), perCycle)
 	if perCycle >= 20 {
 		t.Errorf("%.1f log lines a cycle, want fewer than 20", perCycle)
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	runtimego "runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -388,4 +389,50 @@ func TestRemoveInformer(t *testing.T) {
 		c.HTTP.CloseIdleConnections()
 		return goleak.Find(before)
 	})
+}
+
+// TestFollowLeavesNothing shows that following a resource again and again, as
+// for a CRD that flaps, costs no memory and no goroutine in the end.
+func TestFollowLeavesNothing(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "again.example.com")
+	w.create(t, "one")
+	c := cluster(t, w.cp.Admin())
+	heap := func() uint64 {
+		runtimego.GC()
+		runtimego.GC()
+		var m runtimego.MemStats
+		runtimego.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	again := func() {
+		r := newRecorder()
+		ctx, cancel := context.WithCancel(t.Context()) // follow would keep a clean-up for each time
+		done := make(chan error, 1)
+		go func() { done <- sources.Follow(ctx, c, w.resource, "", r) }()
+		r.waitTold(t, "list", "listed one", "listed all")
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		again()
+	}
+	before, goroutines := heap(), runtimego.NumGoroutine()
+	const times = 300
+	for range times {
+		again()
+	}
+	w.watchers(t, 0)
+	eventually(t, func() error {
+		if n := runtimego.NumGoroutine(); n > goroutines {
+			return fmt.Errorf("%d goroutines, %d before", n, goroutines)
+		}
+		return nil
+	})
+	after := heap()
+	t.Logf("heap %d, then %d bytes", before, after)
+	if after > before+times*512 {
+		t.Errorf("the heap grew from %d to %d bytes over %d times", before, after, times)
+	}
 }
