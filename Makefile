@@ -33,7 +33,7 @@ servers: ## Build kube-apiserver, etcd and nats-server for tests and demo (minut
 .PHONY: demo
 demo: build servers ## Run the bridge against a real API server and NATS on loopback, until Ctrl-C
 	@go -C test build -o $(CURDIR)/bin/demo ./cmd/demo
-	@exec bin/demo
+	@exec bin/demo --bridge $(CURDIR)/bin/bridge
 
 # -v where tests take long, so that it is seen what they are at.
 .PHONY: test

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -35,7 +34,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	}
 	log := newLogger(c.Log, stderr)
 	// What the libraries log goes the same way as what we log.
-	libraries := logr.FromSlogHandler(log.Handler())
+	libraries := logr.FromSlogHandler(quietStop{log.Handler()})
 	ctrl.SetLogger(libraries)
 	klog.SetLogger(libraries)
 	for _, warning := range c.Warnings() {
@@ -50,7 +49,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	}
 	log.Info("starting", "version", version, "cluster", c.Cluster, "apiServer", cluster.Config.Host, "configuration", path)
 
-	b, err := wire(ctx, c, cluster, log)
+	b, err := wire(ctx, c, cluster, log, libraries)
 	if err != nil {
 		return err
 	}
@@ -74,7 +73,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 		defer close(probed)
 		b.crds.probe(ctx)
 	}()
-	if err := b.manager.Start(ctx); err != nil {
+	if err := runManager(ctx, b); err != nil {
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
 		return err
@@ -95,6 +94,24 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	return err
 }
 
+// runManager runs the manager until ctx is done and all that it started has
+// ended. While it waits for its cache it hears of no end
+// (controller-runtime's runnableGroup.Start goes on waiting), and nothing that
+// would have to be waited for has begun.
+func runManager(ctx context.Context, b *parts) error {
+	ended := make(chan error, 1)
+	go func() { ended <- b.manager.Start(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	if b.crds.synced() {
+		return <-ended
+	}
+	return nil
+}
+
 // checkElection finds out early that nobody says where the Lease is. In a pod
 // it is in the pod's namespace.
 func checkElection(c config.LeaderElection, path string) error {
@@ -106,16 +123,6 @@ func checkElection(c config.LeaderElection, path string) error {
 		return usageError{fmt.Errorf("%s: leaderElection.namespace: \"\": outside of a cluster it has to be set to the namespace of the Lease", path)}
 	}
 	return nil
-}
-
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == config.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // server is an HTTP server that has its address already.

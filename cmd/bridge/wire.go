@@ -48,7 +48,7 @@ type parts struct {
 // last; the CRD cache syncs before the election; the supervisor and the CRD
 // controller run while this bridge leads. Nothing here waits for the cluster
 // or for a sink.
-func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger) (*parts, error) {
+func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger, libraries logr.Logger) (*parts, error) {
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
 
 	open, err := openSinks(ctx, c, registry, log)
@@ -59,7 +59,7 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	if b.crds, err = newCRDCache(cluster, log); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	if b.manager, err = newManager(c, cluster, log, b.crds); err != nil {
+	if b.manager, err = newManager(c, cluster, libraries, b.crds); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
 	supervisor := lifecycle.NewSupervisor(lifecycle.Options{
@@ -85,7 +85,7 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	return b, nil
 }
 
-func newManager(c *config.Config, cluster sources.Cluster, log *slog.Logger, crds *crdCache) (manager.Manager, error) {
+func newManager(c *config.Config, cluster sources.Cluster, log logr.Logger, crds *crdCache) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	if err := apiextensions.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("scheme: %w", err)
@@ -99,7 +99,7 @@ func newManager(c *config.Config, cluster sources.Cluster, log *slog.Logger, crd
 			mapper.Add(apiextensions.SchemeGroupVersion.WithKind("CustomResourceDefinition"), meta.RESTScopeRoot)
 			return mapper, nil
 		},
-		Logger: logr.FromSlogHandler(log.Handler()),
+		Logger: log,
 		NewCache: func(config *rest.Config, o cache.Options) (cache.Cache, error) {
 			o.HTTPClient = cluster.HTTP
 			o.ReaderFailOnMissingInformer = true

@@ -127,9 +127,9 @@ func newHarness(t *testing.T) *harness {
 
 // start begins a run that follows what the test tells it. Its end is waited
 // for when the test ends, at the latest.
-func (h *harness) start() *Run {
+func (h *harness) start(ctx context.Context) *Run {
 	h.flow.ledger.begin(h.target.CRD)
-	r := h.flow.newRun(h.t.Context(), h.target)
+	r := h.flow.newRun(ctx, h.target)
 	go r.run(func() error {
 		<-r.following.Done()
 		return nil
@@ -238,7 +238,7 @@ func TestComparison(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			h := newHarness(t)
 			h.target.Existing = row.existing
-			r := h.start()
+			r := h.start(ctx)
 			row.tell(r)
 			r.Stop(time.Minute)
 			<-r.Done()
@@ -256,7 +256,7 @@ func TestComparison(t *testing.T) {
 func TestLedgerFollowsAcks(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
-	first := h.start()
+	first := h.start(ctx)
 	list(ctx, first, 10, object("a", "", 5))
 	h.out.wait(t, "created ns/a@5")
 	eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
@@ -280,7 +280,7 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	// The next run hears of it all again, from the position on. That b is sent
 	// twice under one id is the sink's to notice.
 	h.out.set(nil)
-	second := h.start()
+	second := h.start(ctx)
 	second.Changed(ctx, object("b", "", 11))
 	second.Changed(ctx, object("c", "", 12))
 	second.Deleted(ctx, object("a", "", 13))
@@ -305,7 +305,7 @@ func TestPartOfABatch(t *testing.T) {
 		left--
 		return 1, 1, errors.New("busy")
 	})
-	r := h.start()
+	r := h.start(ctx)
 	list(ctx, r, 10, object("a", "", 1), object("b", "", 2), object("c", "", 3), object("d", "", 4), object("e", "", 5))
 	h.out.wait(t, "created ns/a@1", "created ns/b@2", "created ns/c@3", "created ns/d@4", "created ns/e@5")
 	eventually(t, func() bool { return h.flow.Status().Delivered == 5 })
@@ -359,7 +359,7 @@ func TestDrain(t *testing.T) {
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			h := newHarness(t)
-			r := h.start()
+			r := h.start(ctx)
 			list(ctx, r, 10, object("a", "", 5))
 			h.out.wait(t, "created ns/a@5")
 			row.tell(h, r)
@@ -380,7 +380,7 @@ func TestDrain(t *testing.T) {
 func TestDrainGivenUp(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
-	r := h.start()
+	r := h.start(ctx)
 	list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
@@ -414,13 +414,13 @@ func TestDrainGivenUp(t *testing.T) {
 func TestRecreatedCRD(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
-	r := h.start()
+	r := h.start(ctx)
 	list(ctx, r, 10, object("a", "1", 5), object("b", "1", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	r.Stop(time.Minute)
 	<-r.Done()
 	h.target.CRD = "crd-2"
-	r = h.start()
+	r = h.start(ctx)
 	if position, listed := h.flow.ledger.resume(); position != 0 || listed {
 		t.Fatalf("the new CRD's watch would begin at %d of the old one's history, listed is %v", position, listed)
 	}
@@ -431,9 +431,10 @@ func TestRecreatedCRD(t *testing.T) {
 // TestBlockedFlowIsBounded shows that a flow whose sink is down stops listening
 // when its queue is full, and that stopping it then does not hang.
 func TestBlockedFlowIsBounded(t *testing.T) {
+	ctx := t.Context()
 	h := newHarness(t)
 	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
-	r := h.start()
+	r := h.start(ctx)
 	padding := strings.Repeat("x", 64<<10)
 	told := make(chan int, 1000)
 	go func() {

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -202,6 +201,6 @@ func (r *Run) Condition(err error) {
 // invalid notes an object or answer that the bridge cannot understand. It is
 // nothing that a retry mends, so the flow says so until it is started anew.
 func (r *Run) invalid(err error) {
-	r.flow.log.Error("the API server sent what cannot be understood", "error", err)
-	r.flow.condition.setSource(fmt.Errorf("what the API server sent cannot be understood: %w", err))
+	r.flow.log.Error("what the API server sent cannot be made an event, and is left out", "error", err)
+	r.flow.condition.setInvalid(err)
 }

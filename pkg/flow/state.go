@@ -46,6 +46,7 @@ type condition struct {
 	source  error // why the API server does not let us list or watch
 	missing bool  // the API server said 404 once; it is told when it says so again
 	sink    error // why the sink does not take events
+	invalid error // what the API server sent that cannot be understood
 	last    State
 }
 
@@ -84,6 +85,8 @@ func (c *condition) now() (State, string, string) {
 	case c.idle != "":
 	case c.source != nil:
 		err = c.source.Error()
+	case c.invalid != nil:
+		err = c.invalid.Error()
 	case c.sink != nil:
 		err = c.sink.Error()
 	}
@@ -102,6 +105,8 @@ func (c *condition) state() (State, string) {
 		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
 	case c.source != nil:
 		return Failed, "listing and watching at the API server does not work, retrying: " + c.source.Error()
+	case c.invalid != nil:
+		return Failed, "what the API server sent cannot be made an event, and is left out; everything else is delivered: " + c.invalid.Error()
 	case c.sink != nil:
 		return Blocked, "the sink does not take events, retrying: " + c.sink.Error()
 	case !c.listed:
@@ -119,13 +124,14 @@ func (c *condition) setIdle(state State, reason string) {
 func (c *condition) setActive(rule string, listed bool, going string) {
 	c.change(func() {
 		c.idle, c.reason, c.rule, c.going, c.listed = "", "", rule, going, listed
-		c.source, c.missing, c.sink = nil, false, nil
+		c.source, c.missing, c.sink, c.invalid = nil, false, nil, nil
 	})
 }
 
-func (c *condition) setGoing(why string) { c.change(func() { c.going = why }) }
-func (c *condition) setListed()          { c.change(func() { c.listed = true }) }
-func (c *condition) setSink(err error)   { c.change(func() { c.sink = err }) }
+func (c *condition) setGoing(why string)  { c.change(func() { c.going = why }) }
+func (c *condition) setListed()           { c.change(func() { c.listed = true }) }
+func (c *condition) setInvalid(err error) { c.change(func() { c.invalid = err }) }
+func (c *condition) setSink(err error)    { c.change(func() { c.sink = err }) }
 
 // setSource takes the answer to the last list or watch. A first 404 is not
 // told yet: it is what every CRD's removal looks like from here, and a moment

@@ -29,20 +29,14 @@ type crds struct {
 	live       client.Reader
 	supervisor *Supervisor
 
-	mu   sync.Mutex
-	last map[string]sighting
-}
-
-// sighting is what was last told of a CRD.
-type sighting struct {
-	uid  types.UID
-	gone bool
+	mu    sync.Mutex
+	known map[string]types.UID // the CRDs that are there, as was last told
 }
 
 // SetupWithManager makes the supervisor run while the manager leads, and the
 // controller that tells it of CRDs. The manager's cache should Strip them.
 func (s *Supervisor) SetupWithManager(m manager.Manager) error {
-	c := &crds{cached: m.GetCache(), live: m.GetAPIReader(), supervisor: s, last: map[string]sighting{}}
+	c := &crds{cached: m.GetCache(), live: m.GetAPIReader(), supervisor: s, known: map[string]types.UID{}}
 	s.present = c.present
 	if err := m.Add(s); err != nil {
 		return fmt.Errorf("supervisor: %w", err)
@@ -81,30 +75,33 @@ func (c *crds) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		c.note(name, func(s *sighting) { s.gone = true })
+		c.note(name, "")
 		return reconcile.Result{}, c.supervisor.observe(ctx, observation{name: name, absent: version})
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("CRD %s: %w", name, err)
 	}
-	c.note(name, func(s *sighting) { *s = sighting{uid: object.UID} })
+	c.note(name, object.UID)
 	return reconcile.Result{}, c.supervisor.observe(ctx, observation{name: name, crd: fromObject(&object)})
 }
 
 // expected tells whether the CRD that the cache has may be believed: it is the
-// one that was last told of, or the first one of its name.
+// one that was last told of. Another, and one that was not there before, is
+// looked at once more, as the cache may be about to learn that it is gone.
 func (c *crds) expected(name string, uid types.UID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s, known := c.last[name]
-	return !known || (s.uid == uid && !s.gone)
+	return c.known[name] == uid
 }
 
-func (c *crds) note(name string, change func(*sighting)) {
+// note remembers which CRD was told of; none where it is gone.
+func (c *crds) note(name string, uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.last[name]
-	change(&s)
-	c.last[name] = s
+	if uid == "" {
+		delete(c.known, name)
+		return
+	}
+	c.known[name] = uid
 }
 
 // absence is the resource version at which the API server, asked for a
@@ -125,7 +122,8 @@ func (c *crds) absence(ctx context.Context, name string) (uint64, error) {
 	return version, nil
 }
 
-// present is the uid of each CRD that there is now.
+// present is the uid of each CRD on a route that there is now. The supervisor
+// asks before it takes what the controller tells.
 func (c *crds) present(ctx context.Context) (map[string]types.UID, error) {
 	uids := map[string]types.UID{}
 	for page := ""; ; {
@@ -134,7 +132,10 @@ func (c *crds) present(ctx context.Context) (map[string]types.UID, error) {
 			return nil, err
 		}
 		for i := range list.Items {
-			uids[list.Items[i].Name] = list.Items[i].UID
+			if name, uid := list.Items[i].Name, list.Items[i].UID; c.supervisor.concerns(name) {
+				uids[name] = uid
+				c.note(name, uid)
+			}
 		}
 		if page = list.Continue; page == "" {
 			return uids, nil

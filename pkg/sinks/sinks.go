@@ -38,7 +38,8 @@ type Publisher interface {
 	// then goes on with a later one of the same object, and the caller calls
 	// again with all that is not durable, for as long as it takes. An event
 	// of which Publish does not say that it is durable may be so all the
-	// same; a sink that knows its events by id stores it once.
+	// same, also behind one that is not; a sink that knows its events by id
+	// stores it once. After Close it fails with ErrClosed.
 	//
 	// One call at a time.
 	Publish(ctx context.Context, batch []events.Event) (durable int, err error)
@@ -48,7 +49,10 @@ type Publisher interface {
 type Status struct {
 	Type      string // the kind of sink, as the configuration names it
 	Connected bool
-	// LastError says in words why the sink does not take events now, and is
-	// empty while it does.
+	// LastError says in words which sink does not take events now and why. It
+	// is empty while it does.
 	LastError string
+	// Notes say in which ways the sink is not as configured without being
+	// unfit, one sentence each.
+	Notes []string
 }

@@ -63,10 +63,11 @@ type Flow struct {
 
 // Sink is one place to which events go.
 type Sink struct {
-	Name      string `json:"name"`
-	Type      string `json:"type"`
-	Connected bool   `json:"connected"`
-	LastError string `json:"lastError"`
+	Name      string   `json:"name"`
+	Type      string   `json:"type"`
+	Connected bool     `json:"connected"`
+	LastError string   `json:"lastError"`
+	Notes     []string `json:"notes"`
 }
 
 // Document is how the bridge is now.
@@ -87,7 +88,7 @@ func (b *Bridge) Document() Document {
 	}
 	for name, sink := range b.Sinks {
 		s := sink.Status()
-		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError})
+		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...)})
 	}
 	slices.SortFunc(d.Sinks, func(a, b Sink) int { return strings.Compare(a.Name, b.Name) })
 	return d
@@ -142,8 +143,10 @@ func (b *Bridge) ready(w http.ResponseWriter, _ *http.Request) {
 		switch {
 		case s.Connected && s.LastError == "":
 			fmt.Fprintf(&answer, "[+] sink %s: connected\n", s.Name)
+		case s.LastError == "":
+			fmt.Fprintf(&answer, "[!] sink %s: not connected yet (does not count against readiness)\n", s.Name)
 		default:
-			fmt.Fprintf(&answer, "[!] sink %s: %s (does not count against readiness)\n", s.Name, s.LastError)
+			fmt.Fprintf(&answer, "[!] %s (does not count against readiness)\n", s.LastError)
 		}
 	}
 	w.WriteHeader(status)

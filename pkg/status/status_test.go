@@ -29,8 +29,8 @@ func testBridge() *Bridge {
 		Cluster: "test", LoadedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Metrics: prometheus.NewRegistry(),
 		Sinks: map[string]sinks.Sink{
-			"main":   fixedSink{status: sinks.Status{Type: "nats", Connected: true}},
-			"backup": fixedSink{status: sinks.Status{Type: "nats", LastError: "<b>no route</b>"}},
+			"main":   fixedSink{status: sinks.Status{Type: "nats", Connected: true, Notes: []string{"<i>small</i>"}}},
+			"backup": fixedSink{status: sinks.Status{Type: "nats", LastError: "sink backup: <b>no route</b>"}},
 		},
 		Flows: func() []flow.Status {
 			return []flow.Status{{
@@ -61,8 +61,8 @@ func TestAPI(t *testing.T) {
 		"configuration": {"loadedAt": "2026-01-02T03:04:05Z", "error": ""},
 		"flows": [{"crd": "widgets.example.com", "route": "r", "sink": "main", "version": "v1", "state": "blocked",
 			"reason": "<script>alert(1)</script>", "objects": 3, "delivered": 12, "pending": 1, "lagSeconds": 1.5, "fenced": false, "lastError": "x"}],
-		"sinks": [{"name": "backup", "type": "nats", "connected": false, "lastError": "<b>no route</b>"},
-			{"name": "main", "type": "nats", "connected": true, "lastError": ""}]
+		"sinks": [{"name": "backup", "type": "nats", "connected": false, "lastError": "sink backup: <b>no route</b>", "notes": []},
+			{"name": "main", "type": "nats", "connected": true, "lastError": "", "notes": ["<i>small</i>"]}]
 	}`), &want); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestPaths(t *testing.T) {
 func TestPageIsText(t *testing.T) {
 	answer := ask(testBridge().Server(), "/")
 	page := answer.Body.String()
-	for _, markup := range []string{"<script>", "<b>no route"} {
+	for _, markup := range []string{"<script>", "<b>no route", "<i>small"} {
 		if strings.Contains(page, markup) {
 			t.Errorf("the page has %s in it", markup)
 		}

@@ -33,6 +33,9 @@ func TestElection(t *testing.T) {
 	if err := first.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if log := first.log(t); first.ExitCode() != 0 || strings.Contains(log, "level=ERROR") {
+		t.Errorf("a clean stop ends with status %d and the log:\n%s", first.ExitCode(), log)
+	}
 	stopped := time.Now()
 	second.waitState(t, w.kind.name, "test", "running")
 	t.Logf("the standby was running %v after the leader had ended", time.Since(stopped).Round(time.Millisecond))

@@ -226,16 +226,12 @@ func (s *Sink) Publisher(sinks.Flow) sinks.Publisher {
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
 	connected, problem := s.problems.now()
-	status := sinks.Status{Connected: connected}
+	status := sinks.Status{Type: "nats", Connected: connected, Notes: s.notes.all()}
 	if problem != "" {
 		status.LastError = "sink " + s.name + ": " + problem
 	}
 	return status
 }
-
-// Notes say in which ways the stream differs from the options without being
-// unfit, one sentence each. They are empty before the stream was seen.
-func (s *Sink) Notes() []string { return s.notes.all() }
 
 // Close refuses new batches, waits for those on their way, and closes the
 // connection. When ctx is done it waits no longer: what is on its way then

@@ -75,7 +75,7 @@ func TestMissingStreamIsCreated(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("stream (-want +got):\n%s", diff)
 			}
-			if notes := s.Notes(); len(notes) > 0 {
+			if notes := s.Status().Notes; len(notes) > 0 {
 				t.Errorf("a stream that the sink made itself differs: %q", notes)
 			}
 		})
@@ -308,7 +308,7 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 		"discard of stream K8S is new: when it is full, flows stop until there is room",
 		"subjects of stream K8S are [k8s.>], without crbridge.K8S.>: flows have no fence against a second bridge",
 	}
-	if diff := cmp.Diff(want, s.Notes()); diff != "" {
+	if diff := cmp.Diff(want, s.Status().Notes); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
 	server.Stop(t)
