@@ -20,8 +20,10 @@ import (
 
 const (
 	// grace is how long flows may go on delivering when the bridge is told to
-	// end. With closeGrace it stays below the 30 s that Kubernetes gives a pod.
-	grace = 20 * time.Second
+	// end. With closeGrace, and the 10 s that giving the Lease back may take
+	// when the API server does not answer, it stays below the 30 s that
+	// Kubernetes gives a pod.
+	grace = 15 * time.Second
 	// closeGrace is how long sinks and servers may take to close after that.
 	closeGrace = 3 * time.Second
 )

@@ -25,14 +25,18 @@ const (
 func (r *Run) deliver() {
 	for {
 		batch := r.queue.take(r.delivering, batchEvents, batchBytes)
-		if batch == nil || !r.deliverBatch(batch) {
+		if batch == nil {
+			return
+		}
+		if r.unanswered = r.deliverBatch(batch); len(r.unanswered) > 0 {
 			return
 		}
 	}
 }
 
-// deliverBatch tells whether all of it became durable before delivering ended.
-func (r *Run) deliverBatch(batch []item) bool {
+// deliverBatch returns what of the batch had not become durable, as far as the
+// sink said, when delivering ended.
+func (r *Run) deliverBatch(batch []item) []item {
 	toSend := make([]events.Event, 0, len(batch))
 	for n := range batch {
 		if batch[n].event != nil {
@@ -50,12 +54,12 @@ func (r *Run) deliverBatch(batch []item) bool {
 			break
 		}
 		if r.delivering.Err() != nil {
-			return false
+			return batch
 		}
 		r.flow.condition.setSink(err)
 		r.series.retries.Inc()
 		if !sleep(r.delivering, retry) {
-			return false
+			return batch
 		}
 		retry = min(2*retry, lastRetry)
 	}
@@ -63,7 +67,7 @@ func (r *Run) deliverBatch(batch []item) bool {
 		r.acknowledge(batch, 0)
 	}
 	r.flow.condition.setSink(nil)
-	return true
+	return nil
 }
 
 // acknowledge notes that the first events of the batch are durable, and with

@@ -60,8 +60,10 @@ func (f *Flow) Idle(state State, reason string) { f.condition.setIdle(state, rea
 // each one's end is an event.
 func (f *Flow) Going() { f.condition.setGoing("the CRD is being deleted") }
 
-// Holds tells whether the sink knows of objects whose end it has not heard of.
-func (f *Flow) Holds() bool { return f.ledger.objects() > 0 }
+// Holds tells whether the sink may know of objects whose end it has not heard
+// of. Those that are newer than the version do not count: where that is when
+// the CRD was seen to be gone, they are of the next one.
+func (f *Flow) Holds(version uint64) bool { return len(f.ledger.upTo(version)) > 0 }
 
 // Forget deletes the flow's series. It must not run.
 func (f *Flow) Forget() { f.env.Metrics.forget(f.id) }

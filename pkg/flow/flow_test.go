@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -225,6 +227,19 @@ func TestComparison(t *testing.T) {
 			r.Listed(ctx, object("a", "", 5))
 			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
 		}, []string{"created ns/a@5", "created ns/b@6"}},
+		{"what came after the first list is not existing, whether or not that list is durable yet", true, func(r *Run) {
+			list(ctx, r, 10, object("a", "", 5))
+			list(ctx, r, 20, object("a", "", 5), object("b", "", 15))
+		}, []string{"existing ns/a@5", "created ns/b@15"}},
+		{"an old watch repeats the lives of namesakes", false, func(r *Run) {
+			list(ctx, r, 10, object("o", "A", 5))
+			r.ListStarted(ctx)
+			r.Listed(ctx, object("o", "C", 14)) // and the list is given up
+			r.Deleted(ctx, object("o", "A", 11))
+			r.Changed(ctx, object("o", "B", 12))
+			r.Deleted(ctx, object("o", "B", 13))
+			r.Changed(ctx, object("o", "C", 14))
+		}, []string{"created ns/o@5", "deleted ns/o@13 inferred", "created ns/o@14"}},
 		{"bookmarks are nothing", false, func(r *Run) {
 			list(ctx, r, 10, object("a", "", 5))
 			r.Progressed(ctx, "20")
@@ -273,8 +288,8 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	if position, _ := h.flow.ledger.resume(); position != 10 {
 		t.Errorf("the position is %d, not that of the last answer, 10", position)
 	}
-	if n := h.flow.Status().Objects; n != 1 {
-		t.Errorf("the ledger has %d objects, not a alone", n)
+	if n := h.flow.Status().Objects; n != 2 {
+		t.Errorf("the ledger has %d objects, not a and, in doubt, b", n)
 	}
 
 	// The next run hears of it all again, from the position on. That b is sent
@@ -368,6 +383,9 @@ func TestDrain(t *testing.T) {
 			if !r.Drained() {
 				t.Error("the run does not say that it is drained")
 			}
+			if h.flow.Holds(20) {
+				t.Error("the supervisor would begin another drain")
+			}
 			if position, listed := h.flow.ledger.resume(); position != 0 || listed {
 				t.Errorf("the next incarnation would begin at %d, listed is %v", position, listed)
 			}
@@ -392,15 +410,15 @@ func TestDrainGivenUp(t *testing.T) {
 	}
 	r.Stop(0)
 	<-r.Done()
-	if r.Drained() || !h.flow.Holds() {
-		t.Errorf("drained is %v, holds is %v after a drain that was cut short", r.Drained(), h.flow.Holds())
+	if r.Drained() || !h.flow.Holds(math.MaxUint64) {
+		t.Errorf("drained is %v, holds is %v after a drain that was cut short", r.Drained(), h.flow.Holds(math.MaxUint64))
 	}
 
 	h.out.set(nil)
 	again := h.flow.StartDrain(ctx, h.target, 30)
 	<-again.Done()
-	if !again.Drained() || h.flow.Holds() {
-		t.Errorf("drained is %v, holds is %v after the second drain", again.Drained(), h.flow.Holds())
+	if !again.Drained() || h.flow.Holds(math.MaxUint64) {
+		t.Errorf("drained is %v, holds is %v after the second drain", again.Drained(), h.flow.Holds(math.MaxUint64))
 	}
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
@@ -470,5 +488,125 @@ func eventually(t *testing.T, condition func() bool) {
 			t.Fatal("it did not come about")
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestInDoubt shows what becomes of an object whose first event was stored and
+// whose acknowledgement was lost, when the run ended before it could ask again.
+func TestInDoubt(t *testing.T) {
+	ctx := t.Context()
+	for _, row := range []struct {
+		why  string
+		next func(*harness) *Run // what the next run hears
+		want []string            // after "created ns/a@5"
+	}{
+		{"it is still there", func(h *harness) *Run {
+			r := h.start(ctx)
+			list(ctx, r, 20, object("a", "1", 5))
+			r.Changed(ctx, object("a", "1", 21))
+			return r
+		}, []string{"updated ns/a@21"}},
+		{"the watch tells of it again", func(h *harness) *Run {
+			r := h.start(ctx)
+			r.Changed(ctx, object("a", "1", 5))
+			r.Deleted(ctx, object("a", "1", 6))
+			return r
+		}, []string{"deleted ns/a@6"}},
+		{"it is gone", func(h *harness) *Run {
+			r := h.start(ctx)
+			list(ctx, r, 20)
+			return r
+		}, []string{"deleted ns/a@20 inferred"}},
+		{"its CRD is gone", func(h *harness) *Run { return h.flow.StartDrain(ctx, h.target, 20) },
+			[]string{"deleted ns/a@20 inferred"}},
+		{"its CRD is another, and so is it", func(h *harness) *Run {
+			h.target.CRD = "crd-2"
+			r := h.start(ctx)
+			list(ctx, r, 20, object("a", "2", 15))
+			return r
+		}, []string{"deleted ns/a@14 inferred", "created ns/a@15"}},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			h := newHarness(t)
+			first := h.start(ctx)
+			list(ctx, first, 4)
+			eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
+			h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
+			first.Changed(ctx, object("a", "1", 5))
+			h.out.wait(t, "created ns/a@5")
+			first.Stop(0)
+			<-first.Done()
+			if !h.flow.Holds(20) {
+				t.Error("nobody would be told of its end")
+			}
+			h.out.set(nil)
+			next := row.next(h)
+			next.Stop(time.Minute)
+			<-next.Done()
+			h.out.wait(t, append([]string{"created ns/a@5"}, row.want...)...)
+		})
+	}
+}
+
+// TestScopeChangesUnseen shows that objects of a CRD that came back with
+// another scope get their end as what they were.
+func TestScopeChangesUnseen(t *testing.T) {
+	ctx := t.Context()
+	h := newHarness(t)
+	r := h.start(ctx)
+	list(ctx, r, 10, object("a", "", 5))
+	h.out.wait(t, "created ns/a@5")
+	r.Stop(time.Minute)
+	<-r.Done()
+
+	h.target.CRD, h.target.Resource.Namespaced = "crd-2", false
+	r = h.start(ctx)
+	b := object("b", "", 25)
+	b.SetNamespace("")
+	list(ctx, r, 30, b)
+	h.out.wait(t, "created ns/a@5", "created b@25", "deleted ns/a@30 inferred")
+}
+
+// TestPositionStaysBehindWhatWasDropped shows that what the reflector hands
+// over after an object that found no room before the run's end does not move
+// the position past it.
+func TestPositionStaysBehindWhatWasDropped(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		after func(context.Context, *Run)
+	}{
+		{"a bookmark", func(ctx context.Context, r *Run) { r.Progressed(ctx, "12") }},
+		{"the end of an object that nobody was told of", func(ctx context.Context, r *Run) { r.Deleted(ctx, object("u", "", 12)) }},
+		{"the end of a list", func(ctx context.Context, r *Run) { r.ListFinished(ctx, "12") }},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			h := newHarness(t)
+			r := h.start(t.Context())
+			list(t.Context(), r, 10)
+			ending, cancel := context.WithCancel(t.Context())
+			cancel()
+			r.Changed(ending, object("x", "", 11))
+			row.after(ending, r)
+			r.Stop(time.Minute)
+			<-r.Done()
+			if position, _ := h.flow.ledger.resume(); position != 10 {
+				t.Errorf("the position is %d, and the object at 11 was dropped", position)
+			}
+		})
+	}
+}
+
+// TestGaugeOfARunThatGaveUp shows that the metric does not go on counting what
+// nobody holds any more.
+func TestGaugeOfARunThatGaveUp(t *testing.T) {
+	ctx := t.Context()
+	h := newHarness(t)
+	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
+	r := h.start(ctx)
+	list(ctx, r, 10, object("a", "", 5))
+	r.Stop(0)
+	<-r.Done()
+	if n := testutil.ToFloat64(r.series.pending); n != 0 {
+		t.Errorf("bridge_events_pending is %v", n)
 	}
 }

@@ -12,6 +12,10 @@ type row struct {
 	uid     uuid.UUID
 	version uint64
 	list    uint32 // the number of the last list that had the object in it
+	// doubt says that the sink was given the object's first event, and did not
+	// say whether it has it. The object is told of anew where it is there, and
+	// its deletion is where it is not.
+	doubt bool
 }
 
 // pendingRow is a row that is on its way to the sink.
@@ -30,10 +34,10 @@ type ledger struct {
 	mu      sync.Mutex
 	rows    map[string]row
 	pending map[string]pendingRow
-	// dead are the uids whose deletion is durable and lies after position: a
-	// watch from there tells of their lives once more. The value is the
-	// resource version of the deletion.
-	dead map[uuid.UUID]uint64
+	// dead are the objects whose deletion is durable and lies after position:
+	// a watch from there tells of their lives once more, and of namesakes'
+	// before them. The value is the resource version of the deletion.
+	dead map[string]uint64
 
 	// incarnation is the uid of the CRD whose objects these are.
 	incarnation types.UID
@@ -46,7 +50,7 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{rows: map[string]row{}, pending: map[string]pendingRow{}, dead: map[uuid.UUID]uint64{}}
+	return &ledger{rows: map[string]row{}, pending: map[string]pendingRow{}, dead: map[string]uint64{}}
 }
 
 // begin makes the ledger that of the given incarnation of the CRD, and tells
@@ -81,20 +85,21 @@ func (l *ledger) newest(key string) (row, bool) {
 }
 
 // observe looks up what is known of an object that the API server tells of,
-// and whether that is news: it is not where this version, or the object's
-// death, has been heard of already.
+// and whether that is news. It is not where this version, a later one or a
+// later bearer of the name has been heard of: the versions under one name only
+// grow, so what is older is a watch that repeats itself.
 func (l *ledger) observe(key string, seen row) (known row, alive, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known, alive = l.newest(key)
-	switch p, pending := l.pending[key]; {
-	case pending && p.gone && p.uid == seen.uid:
-		return known, alive, false
-	case alive && known.uid == seen.uid:
+	_, pending := l.pending[key]
+	switch {
+	case alive && known.doubt:
+		return known, alive, seen.version >= known.version
+	case alive || pending:
 		return known, alive, seen.version > known.version
 	}
-	_, died := l.dead[seen.uid]
-	return known, alive, !died
+	return known, alive, seen.version > l.dead[key]
 }
 
 // startList begins a list; markListed notes that an object is in it.
@@ -171,9 +176,9 @@ func (l *ledger) ack(items []item) {
 		}
 		if i.position > l.position {
 			l.position = i.position
-			for uid, died := range l.dead {
+			for key, died := range l.dead {
 				if died <= l.position {
-					delete(l.dead, uid)
+					delete(l.dead, key)
 				}
 			}
 		}
@@ -193,16 +198,31 @@ func (l *ledger) ackRow(i *item) {
 	}
 	delete(l.rows, i.key)
 	if r.version > max(l.position, i.position) {
-		l.dead[r.uid] = r.version
+		l.dead[i.key] = r.version
 	}
 }
 
 // forgetPending gives up what is on its way: the rows are what is durable
-// again, and a later list or watch finds the difference.
-func (l *ledger) forgetPending() {
+// again, and a later list or watch finds the difference. Of what the sink was
+// given and did not answer for, an object's first event is remembered in
+// doubt, lest nobody be told of its end. Of later events there is nothing to
+// remember: the object has its row.
+func (l *ledger) forgetPending(unanswered []item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = map[string]pendingRow{}
+	tried := map[string]bool{}
+	for n := range unanswered {
+		i := &unanswered[n]
+		if i.event == nil || tried[i.key] {
+			continue // a sink goes on with an object only when it has said of the event before
+		}
+		tried[i.key] = true
+		if _, known := l.rows[i.key]; !known && !i.gone {
+			i.row.doubt = true
+			l.rows[i.key] = i.row
+		}
+	}
 }
 
 // endIncarnation closes the ledger of an incarnation of which every object's
@@ -211,7 +231,7 @@ func (l *ledger) forgetPending() {
 func (l *ledger) endIncarnation() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dead = map[uuid.UUID]uint64{}
+	l.dead = map[string]uint64{}
 	l.incarnation, l.position, l.listed = "", 0, false
 }
 

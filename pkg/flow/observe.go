@@ -46,6 +46,7 @@ func (r *Run) ListFinished(ctx context.Context, resourceVersion string) {
 		}
 	}
 	if ctx.Err() == nil {
+		r.heard = true
 		r.queue.mark(version, true)
 	}
 }
@@ -69,7 +70,7 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 	}
 	known, alive, news := r.flow.ledger.observe(key, seen)
 	if !news {
-		r.progress(position)
+		r.progress(ctx, position)
 		return
 	}
 	change := events.Change{
@@ -77,6 +78,9 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
 	switch {
+	case alive && known.uid == seen.uid && known.doubt:
+		// It is told of again as if for the first time. Where the sink has
+		// that event already, it knows it by its id.
 	case alive && known.uid == seen.uid:
 		change.Type = events.Updated
 		change.Coalesced = inList // what came between two lists is not known
@@ -90,7 +94,7 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 
 // arrival is what the first event of an object says.
 func (r *Run) arrival(inList bool) events.Type {
-	if _, listed := r.flow.ledger.resume(); inList && !listed && r.target.Existing {
+	if inList && !r.heard && r.target.Existing {
 		return events.Existing
 	}
 	return events.Created
@@ -106,7 +110,7 @@ func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
 	known, alive, _ := r.flow.ledger.observe(key, seen)
 	switch {
 	case !alive || seen.version < known.version:
-		r.progress(seen.version) // nobody was told of it, or of its end already
+		r.progress(ctx, seen.version) // nobody was told of it, or of its end already
 	case known.uid != seen.uid:
 		// Its namesake lived after the one that is known, which is thus gone.
 		r.remove(ctx, keyed{key, known}, seen.version-1, seen.version)
@@ -119,17 +123,19 @@ func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
 }
 
 // Progressed moves the position while nothing changes.
-func (r *Run) Progressed(_ context.Context, resourceVersion string) {
+func (r *Run) Progressed(ctx context.Context, resourceVersion string) {
 	version, err := parseVersion(resourceVersion)
 	if err != nil {
 		r.invalid(err)
 		return
 	}
-	r.progress(version)
+	r.progress(ctx, version)
 }
 
-func (r *Run) progress(position uint64) {
-	if position > 0 {
+// progress moves the position, unless ctx is done: the reflector may hand over
+// one thing more then, after one that found no room in time.
+func (r *Run) progress(ctx context.Context, position uint64) {
+	if position > 0 && ctx.Err() == nil {
 		r.queue.mark(position, false)
 	}
 }
@@ -142,16 +148,23 @@ func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) 
 		namespace, name = "", left.key
 	}
 	left.version = version
-	return r.send(ctx, events.Change{
+	origin := r.origin
+	origin.Namespaced = namespaced // the CRD may have had another scope then
+	return r.sendFrom(ctx, origin, events.Change{
 		Type: events.Deleted, Namespace: namespace, Name: name, UID: left.uid.String(),
 		ResourceVersion: version, Inferred: true, Observed: time.Now(),
 	}, item{key: left.key, row: left.row, gone: true, position: position})
 }
 
-// send puts the change's event into the queue when there is room, and notes in
-// the ledger that it is on its way. It tells whether it did before ctx ended.
 func (r *Run) send(ctx context.Context, change events.Change, i item) bool {
-	event, err := events.New(r.origin, change)
+	return r.sendFrom(ctx, r.origin, change, i)
+}
+
+// sendFrom puts the change's event into the queue when there is room, and
+// notes in the ledger that it is on its way. It tells whether it did before
+// ctx ended.
+func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.Change, i item) bool {
+	event, err := events.New(origin, change)
 	if err != nil {
 		r.invalid(err)
 		return ctx.Err() == nil

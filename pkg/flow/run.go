@@ -39,6 +39,12 @@ type Run struct {
 	deliverNot context.CancelFunc
 	done       chan struct{}
 
+	// heard is set once a list has been heard to its end; only the source
+	// uses it. unanswered is what is left of the batch that was on its way
+	// when delivering ended; only deliver writes it.
+	heard      bool
+	unanswered []item
+
 	mu      sync.Mutex
 	absent  uint64 // the resource version at which the CRD was seen to be gone
 	missing bool   // the API server answers 404 to list or watch
@@ -57,6 +63,7 @@ func (f *Flow) Start(ctx context.Context, target Target) *Run {
 	position, listed := f.ledger.resume()
 	f.condition.setActive(rule(target.Resource), listed, "")
 	r := f.newRun(ctx, target)
+	r.heard = listed
 	r.series.starts.Inc()
 	if recreated {
 		r.series.recreated.Inc()
@@ -165,7 +172,8 @@ func (r *Run) run(follow func() error) {
 	<-delivered
 	pending, _ := r.queue.waiting()
 	r.queue.discard()
-	r.flow.ledger.forgetPending()
+	r.flow.ledger.forgetPending(r.unanswered)
+	r.series.pending.Set(0)
 	drained := absent != 0 && pending == 0 && len(r.flow.ledger.upTo(absent)) == 0
 	if drained {
 		r.flow.ledger.endIncarnation()

@@ -97,10 +97,15 @@ func (c *condition) state() (State, string) {
 	switch {
 	case c.idle != "":
 		return c.idle, c.reason
-	case c.going != "" && c.sink != nil:
-		return Draining, c.going + "; the sink does not take events, retrying: " + c.sink.Error()
 	case c.going != "":
-		return Draining, c.going
+		reason := c.going
+		if c.source != nil {
+			reason += "; listing and watching its objects does not work: " + c.source.Error()
+		}
+		if c.sink != nil {
+			reason += "; the sink does not take events, retrying: " + c.sink.Error()
+		}
+		return Draining, reason
 	case c.source != nil && apierrors.IsForbidden(c.source):
 		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
 	case c.source != nil:

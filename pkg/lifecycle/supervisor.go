@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -51,7 +53,10 @@ type Supervisor struct {
 	// These belong to the goroutine of Start.
 	crds    map[string]observation
 	atStart map[string]types.UID // CRDs that were there when the routes became active
-	ending  bool
+	// flapping remembers the starts of flows that only a wildcard named and
+	// that are gone, for as long as they count.
+	flapping map[flow.ID]starts
+	ending   bool
 }
 
 // observation is what the API server said of a CRD: how it is, or that it is
@@ -71,6 +76,8 @@ type entry struct {
 	target flow.Target // of run, or of the last one
 	starts starts
 	timer  *time.Timer // until the next start, nil while none is due
+	// failure is why the last run could not follow its target.
+	failure error
 }
 
 // NewSupervisor makes the flows of the routes' named CRDs; they wait. Flows of
@@ -83,6 +90,7 @@ func NewSupervisor(o Options) *Supervisor {
 		due:          make(chan *entry),
 		entries:      map[flow.ID]*entry{},
 		crds:         map[string]observation{},
+		flapping:     map[flow.ID]starts{},
 	}
 	for i := range o.Routes {
 		route := &o.Routes[i]
@@ -104,7 +112,7 @@ func (s *Supervisor) idle() (flow.State, string) {
 	if s.options.Elected {
 		return flow.Standby, "another bridge leads, or none has been elected yet"
 	}
-	return flow.Waiting, "the API server has not said yet whether the CRD exists"
+	return flow.Waiting, notYet
 }
 
 // concerns tells whether the CRD is on any route.
@@ -157,17 +165,25 @@ func (s *Supervisor) lead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading = true
+	for _, e := range s.entries {
+		e.flow.Idle(flow.Waiting, notYet)
+	}
 }
+
+const notYet = "the API server has not said yet whether the CRD exists"
 
 // learn asks which CRDs there are, as often as it takes: what is there now is
 // existing on the routes that become active, and what is not comes later.
 func (s *Supervisor) learn(ctx context.Context) error {
-	for {
+	for told := ""; ; {
 		var err error
 		if s.atStart, err = s.present(ctx); err == nil {
 			break
 		}
-		s.options.Log.Warn("asking the API server which CRDs there are; retrying", "error", err)
+		if text := err.Error(); text != told {
+			s.options.Log.Warn("the API server does not say which CRDs there are; retrying", "error", err)
+			told = text
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -226,7 +242,8 @@ func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
 		return e
 	}
 	publisher := s.options.Sinks[sink].Publisher(sinks.Flow{Route: route.Name, CRD: crd})
-	e := &entry{route: route, flow: flow.New(id, s.options.Flows, publisher)}
+	e := &entry{route: route, flow: flow.New(id, s.options.Flows, publisher), starts: s.flapping[id]}
+	delete(s.flapping, id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries[id] = e
@@ -257,8 +274,10 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 	switch {
 	case e.run != nil:
 		e.run.Drain(absent)
-	case e.flow.Holds():
-		s.watch(e, e.flow.StartDrain(runs, e.target, absent))
+	case e.flow.Holds(absent):
+		if s.mayStart(runs, e) {
+			s.watch(e, e.flow.StartDrain(runs, e.target, absent))
+		}
 	default:
 		s.rest(e)
 	}
@@ -272,12 +291,16 @@ func (s *Supervisor) rest(e *entry) {
 	if e.timer != nil && e.timer.Stop() {
 		e.timer = nil
 	}
-	if slices.Contains(e.route.CRDs, config.CRDPattern(e.flow.ID().CRD)) {
+	id := e.flow.ID()
+	if slices.Contains(e.route.CRDs, config.CRDPattern(id.CRD)) || e.flow.Holds(math.MaxUint64) {
 		return
 	}
+	now := time.Now()
+	s.flapping[id] = e.starts
+	maps.DeleteFunc(s.flapping, func(_ flow.ID, of starts) bool { return now.Sub(of.last) >= s.options.Backoff.Stable })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.entries, e.flow.ID())
+	delete(s.entries, id)
 }
 
 // there makes the flow follow the CRD, in the version that it should.
@@ -309,26 +332,39 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 
 // start begins a run, now or when the backoff lets it.
 func (s *Supervisor) start(runs context.Context, e *entry, target flow.Target, deleting bool) {
-	if e.timer != nil {
+	if !s.mayStart(runs, e) {
 		return
 	}
-	now := time.Now()
-	if wait := e.starts.wait(s.options.Backoff, now); wait > 0 {
-		e.flow.Idle(flow.Waiting, "it was started often of late; the next start is in "+wait.Round(time.Millisecond).String())
-		e.timer = time.AfterFunc(wait, func() {
-			select {
-			case s.due <- e:
-			case <-runs.Done():
-			}
-		})
-		return
-	}
-	e.starts.started(s.options.Backoff, now)
 	e.target = target
 	s.watch(e, e.flow.Start(runs, target))
 	if deleting {
 		e.flow.Going()
 	}
+}
+
+// mayStart tells whether the backoff lets a run begin now, and notes that it
+// does. Where it does not, the flow is settled again when it will.
+func (s *Supervisor) mayStart(runs context.Context, e *entry) bool {
+	if e.timer != nil {
+		return false
+	}
+	now := time.Now()
+	wait := e.starts.wait(s.options.Backoff, now)
+	if wait == 0 {
+		e.starts.started(s.options.Backoff, now)
+		e.failure = nil
+		return true
+	}
+	if e.failure == nil {
+		e.flow.Idle(flow.Waiting, "it was started often of late; the next start is in "+wait.Round(time.Millisecond).String())
+	}
+	e.timer = time.AfterFunc(wait, func() {
+		select {
+		case s.due <- e:
+		case <-runs.Done():
+		}
+	})
+	return false
 }
 
 // watch holds the handle of a run and waits for its end.
@@ -348,8 +384,8 @@ func (s *Supervisor) finish(runs context.Context, e *entry) {
 		e.flow.Idle(flow.Stopped, ended)
 		return
 	}
-	if err := run.Err(); err != nil {
-		e.flow.Idle(flow.Failed, err.Error())
+	if e.failure = run.Err(); e.failure != nil {
+		e.flow.Idle(flow.Failed, e.failure.Error())
 	}
 	s.settle(runs, e)
 	s.forget(e.flow.ID().CRD)

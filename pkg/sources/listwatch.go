@@ -14,11 +14,15 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 )
 
-// pageSize is how many objects one request of a list asks for. A page is all
-// of a list that is in memory at once; at the 1.5 MiB that etcd allows an
-// object, 100 bound it at 150 MiB, and at the usual few KiB a page is one
-// round trip's worth of work.
-const pageSize = 100
+// A page is what of a list is in memory at once, and stays there while the
+// handler blocks. It should have pageBytes of JSON: decoded that is about a
+// megabyte, and a round trip's worth of work. Until an object's size is known
+// a page has firstPage of them.
+const (
+	pageBytes = 128 << 10
+	firstPage = 10
+	mostPage  = 500
+)
 
 // listWatch stands between the reflector and the API server. A list that the
 // reflector asks for is
@@ -134,8 +138,9 @@ func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err er
 
 func (l *listWatch) listOnce(ctx context.Context) (string, error) {
 	l.handler.ListStarted(ctx)
-	for page := ""; ; {
-		object, err := l.inner.ListWithContext(ctx, metav1.ListOptions{Limit: pageSize, Continue: page})
+	options := metav1.ListOptions{Limit: firstPage}
+	for {
+		object, err := l.inner.ListWithContext(ctx, options)
 		if err != nil {
 			return "", err
 		}
@@ -143,17 +148,34 @@ func (l *listWatch) listOnce(ctx context.Context) (string, error) {
 		if !ok {
 			return "", fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", object)
 		}
+		options.Limit = pageLimit(list.Items, options.Limit)
 		for i := range list.Items {
-			l.handler.Listed(ctx, &list.Items[i])
+			object := list.Items[i]
+			list.Items[i] = unstructured.Unstructured{} // not held while the handler blocks further on
+			l.handler.Listed(ctx, &object)
 		}
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		if page = list.GetContinue(); page == "" {
+		if options.Continue = list.GetContinue(); options.Continue == "" {
 			l.handler.ListFinished(ctx, list.GetResourceVersion())
 			return list.GetResourceVersion(), ctx.Err()
 		}
 	}
+}
+
+// pageLimit is how many objects the next page should have, going by the size
+// of one of this page's. The next page is at most four times as large as this
+// one, in case that one was no measure.
+func pageLimit(page []unstructured.Unstructured, limit int64) int64 {
+	if len(page) == 0 {
+		return limit
+	}
+	sample, err := page[len(page)/2].MarshalJSON()
+	if err != nil {
+		return limit
+	}
+	return max(1, min(pageBytes/int64(len(sample)+1), 4*limit, mostPage))
 }
 
 // watch opens a watch that gives up when it is not read.

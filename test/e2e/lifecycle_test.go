@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -204,6 +205,40 @@ func TestScopeChanges(t *testing.T) {
 	}
 	if !strings.HasSuffix(last.subject, ".widgets._.one") {
 		t.Errorf("the cluster-scoped object's subject: %s", last.subject)
+	}
+}
+
+// TestScopeChangesWhileTheSinkIsDown shows that objects of the CRD that was get
+// their end also when the bridge could not tell of it before the next came.
+func TestScopeChangesWhileTheSinkIsDown(t *testing.T) {
+	w := newWorld(t)
+	b := w.bridge(t)
+	w.kind.create(t)
+	b.waitState(t, w.kind.name, "test", "running")
+	w.kind.add(t, "one", nil)
+	w.stream.wait(t, w.kind.name, 1)
+	w.nats.Kill()
+	w.kind.remove(t)
+	b.waitState(t, w.kind.name, "test", "draining")
+	w.kind.scope = apiextensions.ClusterScoped
+	w.kind.create(t)
+	w.kind.add(t, "one", nil)
+	if err := w.nats.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.stream.wait(t, w.kind.name, 3)
+	w.kind.remove(t)
+	b.waitState(t, w.kind.name, "test", "waiting")
+	var got []string
+	for _, m := range w.stream.wait(t, w.kind.name, 4) {
+		got = append(got, m.what())
+	}
+	slices.Sort(got) // two objects' events may be in either order
+	if diff := cmp.Diff([]string{"created default/one", "created one", "deleted default/one", "deleted one"}, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if lines := strings.Count(b.log(t), "\n"); lines > 100 {
+		t.Errorf("%d lines of log", lines)
 	}
 }
 

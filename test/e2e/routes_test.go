@@ -76,6 +76,55 @@ func TestSinkDown(t *testing.T) {
 	b.waitState(t, w.kind.name, "down", "running")
 }
 
+// TestManyBlockedFlows shows that what flows hold while their sink is down is
+// bounded for all of them together, not for each: lists as well as queues.
+func TestManyBlockedFlows(t *testing.T) {
+	const (
+		flows   = 60
+		objects = 150
+		size    = 32 << 10
+		bound   = 160 << 20 // 64 MiB of queued events, the pages of lists, and what Go's collector leaves
+	)
+	w := newWorld(t)
+	w.kind.create(t)
+	padding := strings.Repeat("x", size)
+	for i := range objects {
+		w.kind.add(t, fmt.Sprintf("o%d", i), map[string]any{"padding": padding})
+	}
+	w.nats.Kill()
+	var routes []string
+	for i := range flows {
+		routes = append(routes, w.kind.route(fmt.Sprintf("r%d", i)))
+	}
+	b := w.bridge(t, routes...)
+	peak := 0.0
+	eventually(t, func() error {
+		peak = max(peak, b.gauge(t, "go_memstats_heap_inuse_bytes"))
+		blocked := 0
+		for _, f := range b.status(t).Flows {
+			if f.State == "blocked" && f.Pending > 0 {
+				blocked++
+			}
+		}
+		if blocked < flows {
+			return fmt.Errorf("%d of %d flows are blocked", blocked, flows)
+		}
+		return nil
+	})
+	peak = max(peak, b.gauge(t, "go_memstats_heap_inuse_bytes"))
+	t.Logf("%d flows of %d MiB each: heap at most %.1f MiB", flows, objects*size>>20, peak/(1<<20))
+	if peak > bound {
+		t.Errorf("the heap is %v bytes, more than %d", peak, bound)
+	}
+	if err := w.nats.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	messages := w.stream.wait(t, w.kind.name, flows*objects)
+	if len(messages) != flows*objects {
+		t.Errorf("%d events, not %d", len(messages), flows*objects)
+	}
+}
+
 // TestForbidden shows that a missing right stops one flow, says which rule it
 // is, and that granting it is enough.
 func TestForbidden(t *testing.T) {
