@@ -71,9 +71,14 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 bench: ## Run every benchmark
 	go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-flow
+bench-flow: ## Measure a flow beside a stock informer, on real servers (some minutes)
+	@go -C test run ./bench $(BENCHFLAGS)
+
 .PHONY: bench-smoke
-bench-smoke: ## Run every benchmark once, to see that it still runs
+bench-smoke: ## Run every benchmark once and small, to see that it still runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
+	@$(MAKE) bench-flow BENCHFLAGS='-objects 500 -rounds 1'
 
 .PHONY: tidy-check
 tidy-check: ## Fail if a go.mod or go.sum is not what `go mod tidy` makes

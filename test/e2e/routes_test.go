@@ -112,7 +112,7 @@ func TestManyBlockedFlows(t *testing.T) {
 		return nil
 	})
 	peak = max(peak, b.gauge(t, "go_memstats_heap_inuse_bytes"))
-	t.Logf("%d flows of %d MiB each: heap at most %.1f MiB", flows, objects*size>>20, peak/(1<<20))
+	t.Logf("%d flows of %.1f MiB each: heap at most %.1f MiB", flows, float64(objects*size)/(1<<20), peak/(1<<20))
 	if peak > bound {
 		t.Errorf("the heap is %v bytes, more than %d", peak, bound)
 	}
