@@ -156,8 +156,8 @@ func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) 
 	}, item{key: left.key, row: left.row, gone: true, position: position})
 }
 
-func (r *Run) send(ctx context.Context, change events.Change, i item) bool {
-	return r.sendFrom(ctx, r.origin, change, i)
+func (r *Run) send(ctx context.Context, change events.Change, i item) {
+	r.sendFrom(ctx, r.origin, change, i)
 }
 
 // sendFrom puts the change's event into the queue when there is room, and
