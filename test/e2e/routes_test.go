@@ -80,10 +80,10 @@ func TestSinkDown(t *testing.T) {
 // bounded for all of them together, not for each: lists as well as queues.
 func TestManyBlockedFlows(t *testing.T) {
 	const (
-		flows   = 60
-		objects = 150
+		flows   = 40
+		objects = 60
 		size    = 32 << 10
-		bound   = 160 << 20 // 64 MiB of queued events, the pages of lists, and what Go's collector leaves
+		bound   = 112 << 20 // 64 MiB of queued events, the pages of lists, and what Go's collector leaves
 	)
 	w := newWorld(t)
 	w.kind.create(t)
