@@ -286,8 +286,8 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 // rest is how a flow waits for its CRD: with no series, and with no entry if
 // only a wildcard named it.
 func (s *Supervisor) rest(e *entry) {
+	e.flow.Forget() // before the state says that the flow is at rest
 	e.flow.Idle(flow.Waiting, noCRD)
-	e.flow.Forget()
 	if e.timer != nil && e.timer.Stop() {
 		e.timer = nil
 	}
