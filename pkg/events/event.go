@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -29,6 +31,36 @@ const (
 
 // Types are all the types of events that there are.
 func Types() []Type { return []Type{Existing, Created, Updated, Deleted} }
+
+// Set is a set of types. Sets can be compared.
+type Set uint8
+
+// NewSet is the set of the types; those that there are not are left out.
+func NewSet(types ...Type) (s Set) {
+	for i, t := range Types() {
+		if slices.Contains(types, t) {
+			s |= 1 << i
+		}
+	}
+	return s
+}
+
+// Has tells whether the type is in the set.
+func (s Set) Has(t Type) bool {
+	i := slices.Index(Types(), t)
+	return i >= 0 && s&(1<<i) != 0
+}
+
+// String lists the types.
+func (s Set) String() string {
+	var names []string
+	for _, t := range Types() {
+		if s.Has(t) {
+			names = append(names, string(t))
+		}
+	}
+	return strings.Join(names, ",")
+}
 
 // CloudEvent is the value of the CloudEvents attribute "type".
 func (t Type) CloudEvent() string { return "dev.crbridge.resource." + string(t) + ".v1" }
@@ -86,6 +118,9 @@ type Change struct {
 	Inferred bool
 	// Coalesced marks an update that may stand for several versions.
 	Coalesced bool
+	// Resync is the number of the requested resync that tells of the object
+	// once more; 0 where it is none.
+	Resync uint64
 	// Observed is when the bridge learnt of the change.
 	Observed time.Time
 }
@@ -182,13 +217,20 @@ func checkIdentity(o Origin, c Change) error {
 	return nil
 }
 
+// ResyncSuffix and the number of a requested resync end the ids of its events.
+const ResyncSuffix = ".r"
+
 // id is the same for the same change, whoever observes it and however often.
 // An object dies once, so its deletion needs no version.
 func id(o Origin, c Change, version string) string {
 	if c.Type == Deleted {
 		version = "deleted"
 	}
-	return c.UID + "." + version + "." + o.Route
+	id := c.UID + "." + version + "." + o.Route
+	if c.Resync != 0 {
+		id += ResyncSuffix + strconv.FormatUint(c.Resync, 10)
+	}
+	return id
 }
 
 // encode writes the object's content as JSON, or its identity where nothing

@@ -3,6 +3,7 @@ package events
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -129,26 +130,35 @@ func (t *SubjectTemplate) Expand(f Fields) string {
 
 // Wildcard is the subject that matches all that Expand can give and no less:
 // each token that has a field in it is "*".
-func (t *SubjectTemplate) Wildcard() string {
+func (t *SubjectTemplate) Wildcard() string { return t.Pattern(Fields{}) }
+
+// Pattern is the subject that matches all that Expand can give for the fields
+// that are set: a token that has another field in it is "*".
+func (t *SubjectTemplate) Pattern(f Fields) string {
 	var tokens []string
-	token, wild := "", false
+	var token strings.Builder
+	wild := false
 	flush := func() {
 		if wild {
-			token = "*"
+			token.Reset()
+			token.WriteByte('*')
 		}
-		tokens = append(tokens, token)
-		token, wild = "", false
+		tokens = append(tokens, token.String())
+		token.Reset()
+		wild = false
 	}
 	for _, p := range t.parts {
 		if p.field {
-			wild = true
+			value := f.value(p.text)
+			wild = wild || value == ""
+			writeToken(&token, value)
 			continue
 		}
 		for i, literal := range strings.Split(p.text, ".") {
 			if i > 0 {
 				flush()
 			}
-			token += literal
+			token.WriteString(literal)
 		}
 	}
 	flush()
@@ -183,4 +193,33 @@ func writeToken(b *strings.Builder, value string) {
 			b.WriteByte(hex[c&15])
 		}
 	}
+}
+
+// Untoken is the value that a token stands for; ok is false where it is none
+// that Token makes.
+func Untoken(token string) (value string, ok bool) {
+	if token == "=" {
+		return "", true
+	}
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		switch c := token[i]; c {
+		case '_':
+			b.WriteByte('.')
+		case '=':
+			if i+2 >= len(token) {
+				return "", false
+			}
+			n, err := strconv.ParseUint(token[i+1:i+3], 16, 8)
+			if err != nil {
+				return "", false
+			}
+			b.WriteByte(byte(n))
+			i += 2
+		default:
+			b.WriteByte(c)
+		}
+	}
+	value = b.String()
+	return value, token != "" && Token(value) == token
 }
