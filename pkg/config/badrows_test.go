@@ -116,8 +116,8 @@ var badRows = []badRow{
 	{
 		reason:  "an alias bomb is not unfolded",
 		content: "a: &a [x, x]\nb: &b [*a, *a]\nroutes: [*b, *b]\n" + goodCluster + goodSinks,
-		want: "f:1:1: a: no such key; keys here: cluster, log, health, server, leaderElection, routes, sinks" + "\n" +
-			"f:2:1: b: no such key; keys here: cluster, log, health, server, leaderElection, routes, sinks" + "\n" +
+		want: "f:1:1: a: no such key; keys here: cluster, log, health, server, leaderElection, state, routes, sinks" + "\n" +
+			"f:2:1: b: no such key; keys here: cluster, log, health, server, leaderElection, state, routes, sinks" + "\n" +
 			"f:3:10: routes[0]: *b: aliases are not supported; write the value out" + "\n" +
 			"f:3:14: routes[1]: *b: aliases are not supported; write the value out",
 	},
@@ -164,7 +164,7 @@ var badRows = []badRow{
 	{
 		reason:  "an unknown key like no other",
 		content: top("metrics: {}\n"),
-		want:    "f:4:1: metrics: no such key; keys here: cluster, log, health, server, leaderElection, routes, sinks",
+		want:    "f:4:1: metrics: no such key; keys here: cluster, log, health, server, leaderElection, state, routes, sinks",
 	},
 	{
 		reason:  "an unknown key on the second level",
@@ -200,7 +200,7 @@ var badRows = []badRow{
 	{
 		reason:  "an unknown key with an unprintable name",
 		content: top("\"a\\nb\": 1\n"),
-		want:    `f:4:1: "a\nb": no such key; keys here: cluster, log, health, server, leaderElection, routes, sinks`,
+		want:    `f:4:1: "a\nb": no such key; keys here: cluster, log, health, server, leaderElection, state, routes, sinks`,
 	},
 	{
 		reason:  "a key twice on the first level",
@@ -453,6 +453,96 @@ var badRows = []badRow{
 		want:    `f:6:12: routes[0].version: "1.0.0": not the name of a version; write it as in v1 or v1beta1`,
 	},
 	{
+		reason:  "types of events that are none; deselected needs a selector, which there is not",
+		content: route("events: [deleted, deselected, create, Deleted, '']\n"),
+		want: `f:6:21: routes[0].events[1]: "deselected": write existing, created, updated or deleted` + "\n" +
+			`f:6:33: routes[0].events[2]: "create": write existing, created, updated or deleted` + "\n" +
+			`f:6:41: routes[0].events[3]: "Deleted": write existing, created, updated or deleted` + "\n" +
+			`f:6:50: routes[0].events[4]: "": write existing, created, updated or deleted`,
+	},
+	{
+		reason:  "the CloudEvents type is not what is written here",
+		content: route("events: [dev.crbridge.resource.created.v1]\n"),
+		want:    `f:6:12: routes[0].events[0]: "dev.crbridge.resource.created.v1": write existing, created, updated or deleted`,
+	},
+	{
+		reason:  "a type of events twice",
+		content: route("events: [existing, created, updated, deleted, created]\n"),
+		want:    `f:6:49: routes[0].events[4]: "created": listed twice`,
+	},
+	{
+		reason:  "a route that sends nothing does nothing",
+		content: route("events: []\n"),
+		want:    "f:6:11: routes[0].events: empty; name at least one type of event, or leave the key out for all",
+	},
+	{
+		reason:  "a single type is a list too",
+		content: route("events: deleted\n"),
+		want:    `f:6:11: routes[0].events: "deleted": not a list`,
+	},
+	{
+		reason:  "types that are not understood are not called empty or twice",
+		content: route("events: [~, '', true]\n"),
+		want: "f:6:12: routes[0].events[0]: null: not a string" + "\n" +
+			`f:6:15: routes[0].events[1]: "": write existing, created, updated or deleted` + "\n" +
+			`f:6:19: routes[0].events[2]: true: not a string; write it in quotes, as in "true"`,
+	},
+	{
+		reason:  "a state sink that is not there, and looks like one",
+		content: top("state: {sink: mian}\n"),
+		want:    `f:4:15: state.sink: "mian": no such sink; did you mean main?`,
+	},
+	{
+		reason:  "a state sink that is like no other",
+		content: top("state: {sink: other}\n"),
+		want:    `f:4:15: state.sink: "other": no such sink; there are: main`,
+	},
+	{
+		reason:  "without any sink that is the problem, not the state sink's name",
+		content: goodCluster + "state: {sink: main}\nroutes: [{name: a, crds: ['*'], sinks: [main]}]\nsinks: {}\n",
+		want:    "f:4:8: sinks: missing; at least one sink has to be there",
+	},
+	{
+		reason:  "a state sink without a stream, and none with one",
+		content: top("state: {sink: main}\n"),
+		want:    `f:4:15: state.sink: "main": a sink without jetstream keeps no ledgers, and none has it; leave the key out`,
+	},
+	{
+		reason: "a state sink without a stream, beside two with one",
+		content: goodCluster + goodRoutes + `sinks:
+  main: {nats: {url: nats://a}}
+  k8s-2: {nats: {url: nats://b, jetstream: {stream: K8S}}}
+  k8s-1: {nats: {url: nats://a, jetstream: {stream: K8S}}}
+state: {sink: main}
+`,
+		want: `f:7:15: state.sink: "main": a sink without jetstream keeps no ledgers; those with it: k8s-1, k8s-2`,
+	},
+	{
+		reason:  "a state sink whose stream is not understood may have one",
+		content: nats("jetstream: true\n") + "state: {sink: main}\n",
+		want:    "f:6:15: sinks.main.nats.jetstream: true: not a mapping",
+	},
+	{
+		reason:  "a state sink whose stream is misspelt was to have one",
+		content: nats("jetStream: {stream: K8S}\n") + "state: {sink: main}\n",
+		want:    "f:6:4: sinks.main.nats.jetStream: no such key; did you mean jetstream?",
+	},
+	{
+		reason:  "a state sink of no kind is told of once",
+		content: goodCluster + goodRoutes + "sinks: {main: }\nstate: {sink: main}\n",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its url",
+	},
+	{
+		reason:  "one sink keeps the state, not several",
+		content: stream("") + "state: {sink: [main]}\n",
+		want:    "f:9:15: state.sink: a list: not a string",
+	},
+	{
+		reason:  "an unknown key in the state",
+		content: top("state: {sinks: main}\n"),
+		want:    "f:4:9: state.sinks: no such key; did you mean sink?",
+	},
+	{
 		reason:  "a sink that is not there",
 		content: goodCluster + "routes: [{name: a, crds: ['*'], sinks: [mian, other, main, main]}]\n" + goodSinks,
 		want: `f:2:41: routes[0].sinks[0]: "mian": no such sink; did you mean main?` + "\n" +
@@ -680,7 +770,7 @@ sinks:
 			`f:3:11: routes[0].name: "Orders": not a DNS-1123 label; write at most 63 of a-z, 0-9 and -, with a letter or digit first and last` + "\n" +
 			`f:4:12: routes[0].crds[0]: "orders": not a CRD name; write <plural>.<group>, "*.<group>" or "*"` + "\n" +
 			`f:5:13: routes[0].sinks[0]: "other": no such sink; there are: main` + "\n" +
-			"f:6:5: routes[0].when: no such key; keys here: name, crds, excludeCRDs, version, sinks" + "\n" +
+			"f:6:5: routes[0].when: no such key; keys here: name, crds, excludeCRDs, version, events, sinks" + "\n" +
 			"f:9:17: sinks.main.nats.url: a user, password or token in the URL; secrets are never inline: name their files in auth" + "\n" +
 			`f:9:37: sinks.main.nats.mode: 5: not a string; write it in quotes, as in "5"`,
 	},
@@ -755,6 +845,12 @@ sinks:
 		content: good,
 		environ: []string{"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__MAXAGE=3600"},
 		want:    `environment: BRIDGE__SINKS__MAIN__NATS__JETSTREAM__MAXAGE: sinks.main.nats.jetstream.maxAge: "3600": a duration without a unit; write one, as in 2m`,
+	},
+	{
+		reason:  "a state sink without a stream, from a variable",
+		content: good,
+		environ: []string{"BRIDGE__STATE__SINK=main"},
+		want:    `environment: BRIDGE__STATE__SINK: state.sink: "main": a sink without jetstream keeps no ledgers, and none has it; leave the key out`,
 	},
 	{
 		reason:  "a secret in a variable is not repeated",

@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"time"
+
+	"github.com/crbridge/crbridge/pkg/events"
 )
 
 // Config is a loaded configuration. It is complete (what the user left out has
@@ -19,6 +21,8 @@ type Config struct {
 	Server Server `koanf:"server"`
 	// LeaderElection lets several replicas run, of which one delivers.
 	LeaderElection LeaderElection `koanf:"leaderElection"`
+	// State is where the bridge keeps what a sink cannot.
+	State State `koanf:"state"`
 	// Routes say what goes where. At least one.
 	Routes []Route `koanf:"routes"`
 	// Sinks are the places that routes lead to, by name. At least one; the
@@ -91,6 +95,15 @@ type LeaderElection struct {
 	Name string `koanf:"name"`
 }
 
+// State is about the ledgers of flows to sinks without a stream: what was sent,
+// which a restart has to go on from. A sink with JetStream keeps its own.
+type State struct {
+	// Sink is the name of a sink with JetStream, whose stream keeps them. An
+	// event is then sent at least once to where there is no stream. Default:
+	// empty; they are in memory, and gone with the process.
+	Sink string `koanf:"sink"`
+}
+
 // Route sends the changes of the custom resources of some CRDs to sinks.
 type Route struct {
 	// Name is the route's identity, in events, metrics and its ledger.
@@ -104,6 +117,9 @@ type Route struct {
 	// Version is the served version to watch, such as v1beta1. Default: the
 	// CRD's storage version if it is served, else the newest that is.
 	Version string `koanf:"version"`
+	// Events are the types of events that are sent. At least one, each once.
+	// Default: all of events.Types.
+	Events []events.Type `koanf:"events"`
 	// Sinks are the names of the sinks to deliver to. At least one, each once.
 	Sinks []string `koanf:"sinks"`
 }
@@ -113,6 +129,9 @@ func (r *Route) Selects(crdName string) bool {
 	matches := func(p CRDPattern) bool { return p.Matches(crdName) }
 	return slices.ContainsFunc(r.CRDs, matches) && !slices.ContainsFunc(r.ExcludeCRDs, matches)
 }
+
+// Admits tells whether events of this type are sent.
+func (r *Route) Admits(t events.Type) bool { return slices.Contains(r.Events, t) }
 
 // Sink is a place that events are delivered to. It is of exactly one kind.
 type Sink struct {

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
 
 // Default is what holds where a configuration says nothing. It is not valid by
 // itself: cluster, routes and sinks have no default.
@@ -11,6 +15,11 @@ func Default() Config {
 		Server:         Server{Address: "127.0.0.1:8080", Auth: AuthNone},
 		LeaderElection: LeaderElection{Name: "crbridge"},
 	}
+}
+
+// DefaultRoute is what holds for a route.
+func DefaultRoute() Route {
+	return Route{Events: events.Types()}
 }
 
 // DefaultNATS is what holds for a sink of this kind.

@@ -74,6 +74,8 @@ func setDefaults(from, to reflect.Value) (any, error) {
 		switch v := to.Addr().Interface().(type) {
 		case *Config:
 			*v = Default()
+		case *Route:
+			*v = DefaultRoute()
 		case *NATS:
 			*v = DefaultNATS()
 		case *JetStream:

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/crbridge/crbridge/pkg/events"
 )
 
 // loaded is what the content gives, which has to be good.
@@ -25,11 +27,15 @@ func loaded(t *testing.T, content string, environ ...string) *Config {
 	return c
 }
 
+func allEvents() []events.Type {
+	return []events.Type{"existing", "created", "updated", "deleted"}
+}
+
 // goodConfig is the constant good, loaded.
 func goodConfig() *Config {
 	c := Default()
 	c.Cluster = "demo"
-	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Sinks: []string{"main"}}}
+	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Events: allEvents(), Sinks: []string{"main"}}}
 	nats := DefaultNATS()
 	nats.URLs = URLs{"nats://nats:4222"}
 	c.Sinks = map[string]Sink{"main": {NATS: &nats}}
@@ -69,6 +75,16 @@ func TestLoad(t *testing.T) {
 			func(c *Config) {
 				c.Routes[0].ExcludeCRDs, c.Routes[0].Version = []CRDPattern{"*.shop.example.org"}, "v1beta1"
 			}},
+		{"types of events in place of all, in the user's order", route("events: [deleted, created]\n"), nil,
+			func(c *Config) { c.Routes[0].Events = []events.Type{events.Deleted, events.Created} }},
+		{"no types of events, by null, are all of them", route("events: ~\n"), nil, func(*Config) {}},
+		{"the types of one route are not those of the next", goodCluster + "routes:\n" +
+			"- {name: orders, crds: [orders.shop.example.com], events: [updated], sinks: [main]}\n" +
+			"- {name: all, crds: ['*'], sinks: [main]}\n" + goodSinks, nil,
+			func(c *Config) {
+				c.Routes[0].Events = []events.Type{events.Updated}
+				c.Routes = append(c.Routes, Route{Name: "all", CRDs: []CRDPattern{"*"}, Events: allEvents(), Sinks: []string{"main"}})
+			}},
 		{"a list of urls", strings.Replace(good, "'nats://nats:4222'", "[nats://a, 'tls://b:4223']", 1), nil,
 			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://a", "tls://b:4223"} }},
 		{"WebSockets alone", strings.Replace(good, "nats://nats:4222", "wss://nats/leaf", 1), nil,
@@ -95,6 +111,13 @@ func TestLoad(t *testing.T) {
 					MaxBytes: 1 << 30, MaxMsgsPerSubject: 5, DuplicateWindow: 90 * time.Minute,
 				}
 			}},
+		{"a stream for the state", stream("") + "state: {sink: main}\n", nil,
+			func(c *Config) {
+				j := DefaultJetStream()
+				j.Stream = "K8S"
+				c.Sinks["main"].NATS.JetStream = &j
+				c.State.Sink = "main"
+			}},
 		{"other credentials may be another account's stream of that name", strings.Replace(good, "sinks: [main]", "sinks: [a, b]", 1)[:len(goodCluster+goodRoutes)-1] +
 			"\nsinks:\n a: {nats: {url: nats://nats, jetstream: {stream: K8S}}}\n b: {nats: {url: nats://nats, auth: {tokenFile: /t}, jetstream: {stream: K8S}}}\n", nil,
 			func(c *Config) {
@@ -116,6 +139,13 @@ func TestLoad(t *testing.T) {
 		{"a variable gives what is required", goodRoutes + goodSinks, []string{"BRIDGE__CLUSTER=demo"}, func(*Config) {}},
 		{"letters in any case", good, []string{"bridge__LeaderElection__enabled=TRUE"},
 			func(c *Config) { c.LeaderElection.Enabled = true }},
+		{"a stream for the state, from a variable", stream(""), []string{"BRIDGE__STATE__SINK=main"},
+			func(c *Config) {
+				j := DefaultJetStream()
+				j.Stream = "K8S"
+				c.Sinks["main"].NATS.JetStream = &j
+				c.State.Sink = "main"
+			}},
 		{"a url replaces the list", strings.Replace(good, "'nats://nats:4222'", "[nats://a, nats://b]", 1), []string{"BRIDGE__SINKS__MAIN__NATS__URL=nats://c"},
 			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://c"} }},
 		{"a sink's name with dashes, which look like levels",
@@ -195,7 +225,7 @@ func TestExampleHasTheDefaults(t *testing.T) {
 	nats.URLs, nats.JetStream = URLs{"nats://nats.nats.svc:4222"}, &stream
 	want.Cluster = "demo"
 	want.Routes = []Route{{
-		Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, ExcludeCRDs: []CRDPattern{}, Sinks: []string{"main"},
+		Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, ExcludeCRDs: []CRDPattern{}, Events: allEvents(), Sinks: []string{"main"},
 	}}
 	want.Sinks = map[string]Sink{"main": {NATS: &nats}}
 	if diff := cmp.Diff(&want, got); diff != "" {

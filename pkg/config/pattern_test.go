@@ -1,6 +1,10 @@
 package config
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/crbridge/crbridge/pkg/events"
+)
 
 func TestCRDPattern(t *testing.T) {
 	const orders = "orders.shop.example.com"
@@ -72,6 +76,16 @@ func TestRouteSelects(t *testing.T) {
 	} {
 		if got := r.Selects(crd); got != want {
 			t.Errorf("Selects(%q) = %t", crd, got)
+		}
+	}
+}
+
+func TestRouteAdmits(t *testing.T) {
+	r := Route{Events: []events.Type{events.Created, events.Deleted}}
+	for _, typ := range events.Types() {
+		want := typ == events.Created || typ == events.Deleted
+		if got := r.Admits(typ); got != want {
+			t.Errorf("Admits(%q) = %t", typ, got)
 		}
 	}
 }

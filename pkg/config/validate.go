@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/crbridge/crbridge/pkg/events"
 )
 
 const (
@@ -31,6 +33,7 @@ func validate(c *Config, r *report) {
 	if name := c.LeaderElection.Name; len(validation.IsDNS1123Subdomain(name)) > 0 {
 		r.value("leaderElection.name", "%s: %s", quote(name), subdomain)
 	}
+	validateState(c, r)
 	validateRoutes(c, r)
 	validateSinks(c, r)
 }
@@ -51,6 +54,33 @@ func validateAddresses(c *Config, r *report) {
 	} else {
 		r.value("health.address", message, quote(c.Health.Address), "server.address", quote(c.Server.Address))
 	}
+}
+
+func validateState(c *Config, r *report) {
+	const at path = "state.sink"
+	name := c.State.Sink
+	sink, exists := c.Sinks[name]
+	switch {
+	case name == "":
+		return
+	case !exists:
+		r.noSink(at, name, c.Sinks)
+		return
+	case sink.NATS == nil || sink.NATS.JetStream != nil || r.unknown(path("sinks").key(name).key("nats").key("jetstream")):
+		return
+	}
+	var fit []string
+	for other, sink := range c.Sinks {
+		if sink.NATS != nil && sink.NATS.JetStream != nil {
+			fit = append(fit, other)
+		}
+	}
+	if len(fit) == 0 {
+		r.value(at, "%s: a sink without jetstream keeps no ledgers, and none has it; leave the key out", quote(name))
+		return
+	}
+	slices.Sort(fit)
+	r.value(at, "%s: a sink without jetstream keeps no ledgers; those with it: %s", quote(name), strings.Join(fit, ", "))
 }
 
 func validateRoutes(c *Config, r *report) {
@@ -76,7 +106,19 @@ func validateRoutes(c *Config, r *report) {
 		if v := route.Version; v != "" && len(validation.IsDNS1035Label(v)) > 0 {
 			r.value(at.key("version"), "%s: not the name of a version; write it as in v1 or v1beta1", quote(v))
 		}
+		validateEvents(route.Events, at.key("events"), r)
 		validateRouteSinks(c, route, at.key("sinks"), r)
+	}
+}
+
+func validateEvents(types []events.Type, at path, r *report) {
+	if len(types) == 0 {
+		r.value(at, "empty; name at least one type of event, or leave the key out for all")
+	}
+	for i, t := range types {
+		if oneOf(r, at.index(i), t, events.Types()...) && slices.Contains(types[:i], t) {
+			r.value(at.index(i), "%s: listed twice", quote(string(t)))
+		}
 	}
 }
 
@@ -84,12 +126,11 @@ func validateRouteSinks(c *Config, route *Route, at path, r *report) {
 	if len(route.Sinks) == 0 {
 		r.value(at, "missing; name at least one sink")
 	}
-	known := slices.Sorted(maps.Keys(c.Sinks))
 	for i, name := range route.Sinks {
 		_, exists := c.Sinks[name]
 		switch {
-		case !exists && len(known) > 0: // without any sink, that is the problem
-			r.value(at.index(i), "%s: no such sink; %s", quote(name), didYouMean(nearest(name, known), "there are", known))
+		case !exists && len(c.Sinks) > 0:
+			r.noSink(at.index(i), name, c.Sinks)
 		case slices.Contains(route.Sinks[:i], name):
 			r.value(at.index(i), "%s: listed twice", quote(name))
 		case exists:
@@ -98,6 +139,14 @@ func validateRouteSinks(c *Config, route *Route, at path, r *report) {
 					quote(name), quote(c.Sinks[name].NATS.JetStream.Stream), quote(other))
 			}
 		}
+	}
+}
+
+// noSink reports a name that none of the sinks has. Without any sink, that is
+// the problem, and told already.
+func (r *report) noSink(at path, name string, sinks map[string]Sink) {
+	if known := slices.Sorted(maps.Keys(sinks)); len(known) > 0 {
+		r.value(at, "%s: no such sink; %s", quote(name), didYouMean(nearest(name, known), "there are", known))
 	}
 }
 
@@ -140,9 +189,10 @@ func (r *report) label(at path, value string) bool {
 	return true
 }
 
-func oneOf[T ~string](r *report, at path, value T, allowed ...T) {
+// oneOf reports a value that is none of those allowed.
+func oneOf[T ~string](r *report, at path, value T, allowed ...T) bool {
 	if slices.Contains(allowed, value) {
-		return
+		return true
 	}
 	words := make([]string, len(allowed))
 	for i, a := range allowed {
@@ -154,6 +204,7 @@ func oneOf[T ~string](r *report, at path, value T, allowed ...T) {
 		choice = strings.Join(words[:last], ", ") + " or " + choice
 	}
 	r.value(at, "%s: write %s", quote(string(value)), choice)
+	return false
 }
 
 // address is an address to listen on.

@@ -15,6 +15,7 @@ func (c *Config) Warnings() []string {
 			"server.address: %q is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API",
 			c.Server.Address))
 	}
+	warnings = append(warnings, c.stateWarnings()...)
 	for i := range c.Routes {
 		for j := range i {
 			warnings = append(warnings, c.overlapWarnings(&c.Routes[j], &c.Routes[i])...)
@@ -23,8 +24,30 @@ func (c *Config) Warnings() []string {
 	return warnings
 }
 
-// overlapWarnings is one for each sink where a change comes twice on the same
-// subject, once from each route.
+// stateWarnings is one for each sink whose ledgers are gone with the process.
+func (c *Config) stateWarnings() []string {
+	if c.State.Sink != "" {
+		return nil
+	}
+	var warnings []string
+	told := map[string]bool{}
+	for i := range c.Routes {
+		for _, sink := range c.Routes[i].Sinks {
+			if told[sink] || c.Sinks[sink].NATS.JetStream != nil {
+				continue
+			}
+			told[sink] = true
+			warnings = append(warnings, fmt.Sprintf(
+				"sink %q has no jetstream, and state.sink names none that keeps its ledgers: after a restart or failover the bridge does not know what it sent there, so it tells of all objects again, as existing, and not of those deleted meanwhile",
+				sink))
+		}
+	}
+	return warnings
+}
+
+// overlapWarnings is one for each sink where the events of an object come from
+// both routes on the same subject: each change twice, or, where the routes send
+// different types of events, out of order.
 func (c *Config) overlapWarnings(a, b *Route) []string {
 	if !overlap(a, b) {
 		return nil
