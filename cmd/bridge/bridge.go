@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/config"
 )
 
@@ -78,6 +79,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	if err := runManager(ctx, b); err != nil {
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
+		failpoint.Here(failpoint.AfterLostLease)
 		return err
 	}
 	select {

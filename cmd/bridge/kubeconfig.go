@@ -22,6 +22,7 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 	// The API server's own priority and fairness paces requests; a limit here
 	// would only make a thousand flows wait for each other.
 	config.QPS = -1
+	config.Wrap(boundWatches)
 	// Custom resources know only JSON; what protobuf there is (CRDs, metadata)
 	// the typed clients ask for.
 	var client *http.Client
@@ -29,6 +30,19 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 		return sources.Cluster{}, fmt.Errorf("cluster credentials: %w", err)
 	}
 	return sources.Cluster{Config: config, HTTP: client}, nil
+}
+
+// watchBuffer is how much of a watch that is not read the HTTP/2 client holds.
+// Go's own is 4 MiB, which hundreds of blocked flows cannot have each. It is
+// what one round trip to the API server can carry: 25 MB/s at 10 ms.
+const watchBuffer = 256 << 10
+
+// boundWatches is given the transport before anything is wrapped around it.
+func boundWatches(transport http.RoundTripper) http.RoundTripper {
+	if t, ok := transport.(*http.Transport); ok {
+		t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: watchBuffer}
+	}
+	return transport
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

@@ -60,10 +60,14 @@ const usage = `bridge publishes every change of Kubernetes custom resources as a
 Usage:
   bridge [run] --config FILE      run the bridge until SIGTERM or SIGINT
   bridge validate --config FILE   check the configuration file
+  bridge resync --config FILE --route R
+                                  have the running bridge deliver the present
+                                  state of the route's objects again, as existing
   bridge version                  print version, commit and Go version
 
 Flags:
   --config FILE       the configuration
+  --route R           the name of a route
   --kubeconfig FILE   how to reach the cluster; without it: the cluster that the
                       bridge runs in, then $KUBECONFIG, then ~/.kube/config
 `
@@ -74,7 +78,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
 	}
-	var o struct{ config, kubeconfig string }
+	var o struct{ config, kubeconfig, route string }
 	flags := flag.NewFlagSet("bridge "+command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.config, "config", "", "")
@@ -82,6 +86,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case "run":
 		flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
 	case "validate":
+	case "resync":
+		flags.StringVar(&o.route, "route", "", "")
 	case "version":
 		printVersion(stdout)
 		return nil
@@ -89,7 +95,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprint(stdout, usage)
 		return nil
 	default:
-		return usageError{fmt.Errorf("bridge: there is no command %q; commands are run, validate, version (see bridge help)", command)}
+		return usageError{fmt.Errorf("bridge: there is no command %q; commands are run, validate, resync, version (see bridge help)", command)}
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -104,8 +110,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if o.config == "" {
 		return usageError{fmt.Errorf("bridge %s: --config FILE is required", command)}
 	}
-	if command == "validate" {
+	switch {
+	case command == "validate":
 		return validate(o.config, environ, stdout, stderr)
+	case command == "resync" && o.route == "":
+		return usageError{errors.New("bridge resync: --route R is required")}
+	case command == "resync":
+		return resync(ctx, o.config, o.route, environ, stdout)
 	}
 	return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
 }

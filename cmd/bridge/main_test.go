@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,5 +101,31 @@ func TestElectionNeedsANamespace(t *testing.T) {
 				t.Errorf("error %v, not %q", err, row.err)
 			}
 		})
+	}
+}
+
+// TestWatchesAreBounded shows that the client for the API server holds less of
+// a watch that nobody reads than Go's HTTP/2 client would.
+func TestWatchesAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	content := `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":"https://api.example.com"}}]}`
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := c.HTTP.Transport
+	for {
+		wrapper, is := transport.(interface{ WrappedRoundTripper() http.RoundTripper })
+		if !is {
+			break
+		}
+		transport = wrapper.WrappedRoundTripper()
+	}
+	base, is := transport.(*http.Transport)
+	if !is || base.HTTP2 == nil || base.HTTP2.MaxReceiveBufferPerStream != watchBuffer {
+		t.Errorf("the transport is %T %+v, without a bound of %d bytes for a watch", transport, base, watchBuffer)
 	}
 }

@@ -35,6 +35,16 @@ import (
 // queued is about how many bytes of events wait in memory for all sinks together.
 const queued = 64 << 20
 
+// The Lease. A standby looks at it every leaseRetry, or up to 2.2 times as long
+// (client-go's jitter), and so takes over within a second from a leader that
+// has given it back; a leader renews it as often. A leader that cannot renew it
+// for renewDeadline ends; its successor waits for leaseDuration.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	leaseRetry    = 300 * time.Millisecond
+)
+
 // parts is the bridge, put together.
 type parts struct {
 	manager manager.Manager
@@ -51,6 +61,10 @@ type parts struct {
 func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger, libraries logr.Logger) (*parts, error) {
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
 
+	var err error
+	if cluster.History, err = sources.NewHistory(cluster); err != nil {
+		return nil, err
+	}
 	open, err := openSinks(ctx, c, registry, log)
 	if err != nil {
 		return nil, err
@@ -62,11 +76,13 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	if b.manager, err = newManager(c, cluster, libraries, b.crds); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
+	memory := flow.NewMemory(queued)
+	registry.MustRegister(memory)
 	supervisor := lifecycle.NewSupervisor(lifecycle.Options{
-		Routes: c.Routes, Sinks: open, Elected: c.LeaderElection.Enabled, Grace: grace,
+		Routes: c.Routes, Sinks: open, State: c.State.Sink, Elected: c.LeaderElection.Enabled, Grace: grace,
 		Backoff: lifecycle.DefaultBackoff(), Log: log,
 		Flows: flow.Environment{
-			Cluster: c.Cluster, API: cluster, Memory: flow.NewMemory(queued),
+			Cluster: c.Cluster, API: cluster, Memory: memory,
 			Metrics: flow.NewMetrics(registry), Log: log,
 		},
 	})
@@ -115,6 +131,9 @@ func newManager(c *config.Config, cluster sources.Cluster, log logr.Logger, crds
 		LeaderElectionID:              c.LeaderElection.Name,
 		LeaderElectionNamespace:       c.LeaderElection.Namespace,
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(leaseDuration),
+		RenewDeadline:                 new(renewDeadline),
+		RetryPeriod:                   new(leaseRetry),
 		GracefulShutdownTimeout:       new(grace + closeGrace),
 	})
 	if err != nil {
@@ -130,7 +149,7 @@ func openSinks(ctx context.Context, c *config.Config, registry prometheus.Regist
 	}
 	open := map[string]sinks.Sink{}
 	for name, s := range c.Sinks {
-		sink, err := openNATS(name, s.NATS, metrics, log) //nolint:contextcheck // a sink lives until it is closed
+		sink, err := openNATS(c.Cluster, name, s.NATS, metrics, log) //nolint:contextcheck // a sink lives until it is closed
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), (&parts{sinks: open}).close(ctx))
 		}
@@ -139,13 +158,13 @@ func openSinks(ctx context.Context, c *config.Config, registry prometheus.Regist
 	return open, nil
 }
 
-func openNATS(name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
+func openNATS(cluster, name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
 	subject, err := events.ParseSubject(c.Subject)
 	if err != nil {
 		return nil, fmt.Errorf("nats.subject: %w", err)
 	}
 	o := nats.Options{
-		Name: name, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
+		Name: name, Cluster: cluster, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
 		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS),
 		Logger: log, Metrics: metrics,
 	}

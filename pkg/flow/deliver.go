@@ -2,10 +2,13 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
+	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 )
 
 const (
@@ -24,11 +27,14 @@ const (
 // sink until it is durable. Only then does the ledger know of it.
 func (r *Run) deliver() {
 	for {
-		batch := r.queue.take(r.delivering, batchEvents, batchBytes)
-		if batch == nil {
+		batch, open := r.queue.take(r.delivering, r.saver.wake(), batchEvents, batchBytes)
+		if !open {
 			return
 		}
 		if r.unanswered = r.deliverBatch(batch); len(r.unanswered) > 0 {
+			return
+		}
+		if r.saver.due() && !r.save(r.delivering) {
 			return
 		}
 	}
@@ -45,6 +51,7 @@ func (r *Run) deliverBatch(batch []item) []item {
 	}
 	for retry := firstRetry; len(toSend) > 0; {
 		durable, err := r.flow.publisher.Publish(r.delivering, toSend)
+		failpoint.Here(failpoint.AfterAck)
 		batch = r.acknowledge(batch, durable)
 		toSend = toSend[durable:]
 		if durable > 0 {
@@ -53,12 +60,7 @@ func (r *Run) deliverBatch(batch []item) []item {
 		if err == nil {
 			break
 		}
-		if r.delivering.Err() != nil {
-			return batch
-		}
-		r.flow.condition.setSink(err)
-		r.series.retries.Inc()
-		if !sleep(r.delivering, retry) {
+		if r.delivering.Err() != nil || !r.again(r.delivering, err, retry) {
 			return batch
 		}
 		retry = min(2*retry, lastRetry)
@@ -70,12 +72,26 @@ func (r *Run) deliverBatch(batch []item) []item {
 	return nil
 }
 
+// again takes note that the sink refuses something, and waits before it is
+// tried again. It tells whether there is any use in that.
+func (r *Run) again(ctx context.Context, err error, retry time.Duration) bool {
+	_, fenced := errors.AsType[*journal.FencedError](err)
+	if fenced || errors.Is(err, journal.ErrReplaced) {
+		r.fail(err)
+		r.listenNot()
+		return false
+	}
+	r.flow.condition.setSink(err)
+	r.series.retries.Inc()
+	return sleep(ctx, retry)
+}
+
 // acknowledge notes that the first events of the batch are durable, and with
 // them what came before and directly after; it returns the rest.
 func (r *Run) acknowledge(batch []item, durable int) []item {
 	now := time.Now()
 	count := 0
-	listed := false
+	exact := r.flow.journal.Exact()
 	for ; count < len(batch); count++ {
 		i := &batch[count]
 		if i.event != nil {
@@ -87,14 +103,11 @@ func (r *Run) acknowledge(batch []item, durable int) []item {
 			r.series.lag.Observe(now.Sub(i.event.Time()).Seconds())
 			r.flow.delivered.Add(1)
 		}
-		listed = listed || i.listed
+		r.saver.note(i, exact)
 	}
 	r.flow.ledger.ack(batch[:count])
 	r.queue.release(batch[:count], batch[count:])
 	r.pending()
-	if listed {
-		r.flow.condition.setListed()
-	}
 	return batch[count:]
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
@@ -31,21 +32,38 @@ type Flow struct {
 	id        ID
 	env       Environment
 	publisher sinks.Publisher
+	journal   journal.Journal
+	pattern   *Flow // of the wildcard that the flow is of, if it is
 	log       *slog.Logger
 	ledger    *ledger
 	condition *condition
 
 	delivered atomic.Uint64
 	run       atomic.Pointer[Run] // the one that is not done yet
+	requested atomic.Uint64       // the last resync that was asked for
+
+	// claimed is closed when the journal has been claimed for the first time;
+	// known, which is set before, tells whether it had been claimed before that.
+	claimed chan struct{}
+	known   bool
+	// state is as it was recorded last; begun tells whether something of the
+	// flow was ever followed into the place where its events go. They belong to
+	// the run.
+	state journal.State
+	begun bool
 }
 
-// New makes a flow that waits for its first run.
-func New(id ID, env Environment, publisher sinks.Publisher) *Flow {
+// New makes a flow that waits for its first run. Its ledger is kept in the
+// journal. Where a wildcard brought the flow about, pattern is the flow that
+// stands for the wildcard: it remembers that the route was active when there
+// was nothing yet that could be followed.
+func New(id ID, env Environment, publisher sinks.Publisher, kept journal.Journal, pattern *Flow) *Flow {
 	log := env.Log.With("crd", id.CRD, "route", id.Route, "sink", id.Sink)
 	return &Flow{
-		id: id, env: env, publisher: publisher, log: log,
+		id: id, env: env, publisher: publisher, journal: kept, pattern: pattern, log: log,
 		ledger:    newLedger(),
 		condition: &condition{log: log},
+		claimed:   make(chan struct{}),
 	}
 }
 
@@ -61,9 +79,36 @@ func (f *Flow) Idle(state State, reason string) { f.condition.setIdle(state, rea
 func (f *Flow) Going() { f.condition.setGoing("the CRD is being deleted") }
 
 // Holds tells whether the sink may know of objects whose end it has not heard
-// of. Those that are newer than the version do not count: where that is when
-// the CRD was seen to be gone, they are of the next one.
-func (f *Flow) Holds(version uint64) bool { return len(f.ledger.upTo(version)) > 0 }
+// of; it may as long as the ledger has not been restored. Objects that are
+// newer than the version do not count: where that is when the CRD was seen to
+// be gone, they are of the next one.
+func (f *Flow) Holds(version uint64) bool {
+	select {
+	case <-f.claimed:
+		return f.ledger.holds(version)
+	default:
+		return true
+	}
+}
+
+// RequestResync has the flow tell of all its objects again, unless that was
+// done for the request of that number or a later one. The next run does it: it
+// tells whether one that is under way has to make way.
+func (f *Flow) RequestResync(number uint64) (restart bool) {
+	for last := f.requested.Load(); ; last = f.requested.Load() {
+		if number <= last {
+			return false
+		}
+		if f.requested.CompareAndSwap(last, number) {
+			break
+		}
+	}
+	if !f.isClaimed() {
+		return false // a run looks at it after it has claimed
+	}
+	s := f.ledger.state()
+	return number > s.Resync && number != s.Resyncing
+}
 
 // Forget deletes the flow's series. It must not run.
 func (f *Flow) Forget() { f.env.Metrics.forget(f.id) }
@@ -79,11 +124,13 @@ type Status struct {
 	Pending   int
 	Lag       time.Duration // since the oldest event that is not durable was observed
 	LastError string
+	// Fenced: no other bridge can deliver anything of the flow unnoticed.
+	Fenced bool
 }
 
 // Status is how the flow is now. It does not wait for anything.
 func (f *Flow) Status() Status {
-	s := Status{ID: f.id, Objects: f.ledger.objects(), Delivered: f.delivered.Load()}
+	s := Status{ID: f.id, Objects: f.ledger.objects(), Delivered: f.delivered.Load(), Fenced: f.journal.Fenced()}
 	s.State, s.Reason, s.LastError = f.condition.now()
 	if r := f.run.Load(); r != nil {
 		s.Version = r.target.Resource.Kind.Version

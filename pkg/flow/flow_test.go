@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
@@ -111,6 +112,7 @@ type harness struct {
 	flow   *Flow
 	out    *outbox
 	target Target
+	from   string // where the last run's source began
 }
 
 func newHarness(t *testing.T) *harness {
@@ -119,27 +121,34 @@ func newHarness(t *testing.T) *harness {
 		Cluster: "test", Memory: NewMemory(64 << 20), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Log: slog.New(slog.DiscardHandler),
 	}
-	return &harness{t: t, out: out, flow: New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, out), target: Target{
+	return &harness{t: t, out: out, flow: New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, out, &journal.Memory{}, nil), target: Target{
 		Resource: sources.Resource{
 			Kind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}, Plural: "widgets", Namespaced: true,
 		},
-		CRD: "crd-1",
+		CRD: "crd-1", Events: events.NewSet(events.Types()...),
 	}}
 }
 
 // start begins a run that follows what the test tells it. Its end is waited
 // for when the test ends, at the latest.
 func (h *harness) start(ctx context.Context) *Run {
-	h.flow.ledger.begin(h.target.CRD)
 	r := h.flow.newRun(ctx, h.target)
-	go r.run(func() error {
-		<-r.following.Done()
-		return nil
-	})
 	h.t.Cleanup(func() {
 		r.Stop(0)
 		<-r.Done()
 	})
+	follows := make(chan struct{})
+	r.source = func(ctx context.Context, from string) error {
+		h.from = from
+		close(follows)
+		<-ctx.Done()
+		return nil
+	}
+	go r.run(true)
+	select {
+	case <-follows:
+	case <-r.Done():
+	}
 	return r
 }
 
@@ -155,7 +164,9 @@ func object(name, incarnation string, version int) *unstructured.Unstructured {
 
 // list tells the run of a complete list.
 func list(ctx context.Context, r *Run, version int, objects ...*unstructured.Unstructured) {
-	r.ListStarted(ctx)
+	if err := r.ListStarted(ctx, strconv.Itoa(version)); err != nil {
+		return
+	}
 	for _, o := range objects {
 		r.Listed(ctx, o)
 	}
@@ -223,7 +234,7 @@ func TestComparison(t *testing.T) {
 		}, []string{"created ns/a@2", "deleted ns/a@3"}},
 		{"a list that was given up does not count", false, func(r *Run) {
 			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
-			r.ListStarted(ctx)
+			_ = r.ListStarted(ctx, "15")
 			r.Listed(ctx, object("a", "", 5))
 			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
 		}, []string{"created ns/a@5", "created ns/b@6"}},
@@ -233,7 +244,7 @@ func TestComparison(t *testing.T) {
 		}, []string{"existing ns/a@5", "created ns/b@15"}},
 		{"an old watch repeats the lives of namesakes", false, func(r *Run) {
 			list(ctx, r, 10, object("o", "A", 5))
-			r.ListStarted(ctx)
+			_ = r.ListStarted(ctx, "15")
 			r.Listed(ctx, object("o", "C", 14)) // and the list is given up
 			r.Deleted(ctx, object("o", "A", 11))
 			r.Changed(ctx, object("o", "B", 12))
@@ -478,6 +489,9 @@ func TestBlockedFlowIsBounded(t *testing.T) {
 	<-r.Done()
 	for open := true; open; {
 		_, open = <-told
+	}
+	if held := h.flow.env.Memory.Held(); held != 0 {
+		t.Errorf("%d bytes are counted that nobody holds", held)
 	}
 }
 

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"context"
 	"runtime"
 	"testing"
 
@@ -15,12 +16,15 @@ func TestRunsLeaveNothing(t *testing.T) {
 	h := newHarness(t)
 	h.out.set(func(batch int) (int, int, error) { return 0, batch, nil }) // the outbox keeps nothing either
 	life := func() {
-		h.flow.ledger.begin(h.target.CRD)
 		r := h.flow.newRun(ctx, h.target)
-		go r.run(func() error {
-			<-r.following.Done()
+		follows := make(chan struct{})
+		r.source = func(ctx context.Context, _ string) error {
+			close(follows)
+			<-ctx.Done()
 			return nil
-		})
+		}
+		go r.run(true)
+		<-follows
 		list(ctx, r, 10, object("a", "", 5))
 		r.Condition(apierrors.NewNotFound(schema.GroupResource{}, ""))
 		r.Drain(20)

@@ -1,10 +1,13 @@
 package flow
 
 import (
+	"iter"
 	"sync"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/crbridge/crbridge/pkg/journal"
 )
 
 // row is what the ledger knows of an object: 32 bytes, and its key.
@@ -12,17 +15,39 @@ type row struct {
 	uid     uuid.UUID
 	version uint64
 	list    uint32 // the number of the last list that had the object in it
-	// doubt says that the sink was given the object's first event, and did not
-	// say whether it has it. The object is told of anew where it is there, and
-	// its deletion is where it is not.
-	doubt bool
+	marks   marks
 }
+
+// marks are what else is known of an object.
+type marks uint8
+
+const (
+	// sent: an event of the object was delivered.
+	sent marks = 1 << iota
+	// doubted: the sink was given the object's first event, and did not say
+	// whether it has it. The object is told of anew where it is there, and its
+	// deletion is where it is not.
+	doubted
+	// buried: the object was told to be deleted and is there all the same, as
+	// its CRD was removed by force. Nothing more is told of it.
+	buried
+	// resent: the requested resync that is under way has told of the object.
+	resent
+)
+
+func (r row) is(m marks) bool { return r.marks&m != 0 }
 
 // pendingRow is a row that is on its way to the sink.
 type pendingRow struct {
 	row
 	gone  bool
 	order uint64 // of the item that carries it
+}
+
+// tomb is an object whose deletion is durable.
+type tomb struct {
+	uid     uuid.UUID
+	version uint64 // of the deletion
 }
 
 // ledger says, for each object, which version of it is durable in the sink
@@ -36,39 +61,250 @@ type ledger struct {
 	pending map[string]pendingRow
 	// dead are the objects whose deletion is durable and lies after position:
 	// a watch from there tells of their lives once more, and of namesakes'
-	// before them. The value is the resource version of the deletion.
-	dead map[string]uint64
+	// before them. Where there is no position they are all those of the CRD
+	// that is gone: the next one's first list tells whether their data is.
+	dead map[string]tomb
 
 	// incarnation is the uid of the CRD whose objects these are.
 	incarnation types.UID
+	// existing: what the first list tells of are existing objects.
+	existing bool
 	// position is the resource version up to which everything is durable; 0
 	// where there is none to watch from.
 	position uint64
 	// listed is set once a complete list of this incarnation is durable.
 	listed bool
 	list   uint32
+	// rewound is the position that the API server's history ends before.
+	rewound uint64
+	// resync is the last requested resync that is done, resyncing the one that
+	// is under way.
+	resync, resyncing uint64
+
+	// changes counts what would be different in a snapshot.
+	changes uint64
+	// told are the rows of a restoration that a resync has told of.
+	told map[string]uint64
 }
 
 func newLedger() *ledger {
-	return &ledger{rows: map[string]row{}, pending: map[string]pendingRow{}, dead: map[string]uint64{}}
+	l := &ledger{}
+	l.Reset()
+	return l
+}
+
+// Reset implements journal.Restorer.
+func (l *ledger) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rows, l.pending, l.dead = map[string]row{}, map[string]pendingRow{}, map[string]tomb{}
+	l.incarnation, l.existing, l.position, l.listed, l.rewound = "", false, 0, false, 0
+	l.resync, l.resyncing, l.told = 0, 0, nil
+	l.changes++
+}
+
+// Restore implements journal.Restorer. The versions under one name only grow,
+// so what is older than what is known comes from before it.
+func (l *ledger) Restore(r journal.Row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	known, alive := l.rows[r.Key]
+	died, dead := l.dead[r.Key]
+	if (alive && r.Version < known.version) || (dead && r.Version < died.version) || (dead && !r.Gone && r.Version == died.version) {
+		return
+	}
+	if r.Gone {
+		delete(l.rows, r.Key)
+		l.dead[r.Key] = tomb{r.UID, r.Version}
+		return
+	}
+	delete(l.dead, r.Key)
+	restored := row{uid: r.UID, version: r.Version, list: known.list}
+	restored.set(sent, r.Sent || (alive && known.uid == r.UID && known.is(sent)))
+	restored.set(buried, r.Buried)
+	l.rows[r.Key] = restored
+	if r.Resync != 0 {
+		if l.told == nil {
+			l.told = map[string]uint64{}
+		}
+		l.told[r.Key] = r.Resync
+	}
+}
+
+func (r *row) set(m marks, on bool) {
+	if on {
+		r.marks |= m
+	} else {
+		r.marks &^= m
+	}
+}
+
+// Rebase implements journal.Restorer: versions known so far are of another
+// history, and any version is newer than they are.
+func (l *ledger) Rebase() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	for key, r := range l.rows {
+		r.version = 0
+		l.rows[key] = r
+	}
+	l.dead = map[string]tomb{}
+	l.position, l.rewound = 0, 0
+}
+
+// restored takes the state that goes with the rows, once all are restored.
+// settled says that no event is in doubt any more.
+func (l *ledger) restored(s journal.State, fresh, settled bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fresh {
+		l.incarnation, l.existing = types.UID(s.Incarnation), s.Existing
+		l.position, l.listed, l.rewound = s.Position, s.Phase == journal.Following, s.Rewound
+		l.resync, l.resyncing = s.Resync, s.Resyncing
+		for key, n := range l.told {
+			if r, ok := l.rows[key]; ok && n == s.Resyncing {
+				r.set(resent, true)
+				l.rows[key] = r
+			}
+		}
+		l.bury()
+	}
+	l.told = nil
+	if !settled {
+		return
+	}
+	for key, r := range l.rows {
+		if r.is(doubted) { // it never arrived
+			delete(l.rows, key)
+		}
+	}
+}
+
+// bury forgets the dead that no watch can tell of any more. The lock is held.
+func (l *ledger) bury() {
+	for key, died := range l.dead {
+		if died.version <= l.position {
+			delete(l.dead, key)
+		}
+	}
+}
+
+// state is the part of journal.State that the ledger knows.
+func (l *ledger) state() journal.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := journal.State{
+		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing, Position: l.position,
+		Rewound: l.rewound, Resync: l.resync, Resyncing: l.resyncing,
+	}
+	switch {
+	case l.listed:
+		s.Phase = journal.Following
+	case l.incarnation != "":
+		s.Phase = journal.Listing
+	}
+	return s
+}
+
+// all are the rows as a snapshot has them. Each is as it is when it is its
+// turn, so that nobody has to wait for all of them.
+func (l *ledger) all() iter.Seq[journal.Row] {
+	const atOnce = 1024
+	return func(yield func(journal.Row) bool) {
+		l.mu.Lock()
+		keys := make([]string, 0, len(l.rows)+len(l.dead))
+		for key := range l.rows {
+			keys = append(keys, key)
+		}
+		for key := range l.dead {
+			keys = append(keys, key)
+		}
+		resyncing := l.resyncing
+		l.mu.Unlock()
+		rows := make([]journal.Row, 0, atOnce)
+		for len(keys) > 0 {
+			n := min(len(keys), atOnce)
+			rows = rows[:0]
+			l.mu.Lock()
+			for _, key := range keys[:n] {
+				if r, ok := l.rows[key]; ok && !r.is(doubted) {
+					out := journal.Row{Key: key, UID: r.uid, Version: r.version, Sent: r.is(sent), Buried: r.is(buried)}
+					if r.is(resent) {
+						out.Resync = resyncing
+					}
+					rows = append(rows, out)
+				} else if died, ok := l.dead[key]; ok {
+					rows = append(rows, journal.Row{Key: key, UID: died.uid, Version: died.version, Gone: true})
+				}
+			}
+			l.mu.Unlock()
+			keys = keys[n:]
+			for _, r := range rows {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // begin makes the ledger that of the given incarnation of the CRD, and tells
 // whether it was another's before. Another incarnation has another history,
 // so the position is void; the rows stay, and the next list's difference to
 // them is the drain of the old one.
-func (l *ledger) begin(incarnation types.UID) (changed bool) {
+func (l *ledger) begin(incarnation types.UID, existing bool) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.incarnation == incarnation {
 		return false
 	}
 	changed = l.incarnation != ""
-	l.incarnation, l.position, l.listed = incarnation, 0, false
+	l.incarnation, l.existing, l.position, l.listed = incarnation, existing, 0, false
+	l.changes++
 	return changed
 }
 
-// resume is where a watch may begin, and whether there is such a place.
+// relist makes the next run list and compare: there is something that a watch
+// does not tell.
+func (l *ledger) relist() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.position = 0
+}
+
+// startResync begins a requested resync, or goes on with it. It tells whether
+// the ledger does not know it as done.
+func (l *ledger) startResync(number uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number <= l.resync {
+		return false
+	}
+	if l.resyncing != number {
+		l.resyncing = number
+		for key, r := range l.rows {
+			if r.is(resent) {
+				r.set(resent, false)
+				l.rows[key] = r
+			}
+		}
+		l.changes++
+	}
+	l.position = 0
+	return true
+}
+
+// setRewound notes that the API server's history ends before the position.
+func (l *ledger) setRewound() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rewound = l.position
+	l.changes++
+}
+
+// resume is where a watch may begin, and whether a list has been durable.
 func (l *ledger) resume() (position uint64, listed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,22 +320,38 @@ func (l *ledger) newest(key string) (row, bool) {
 	return r, ok
 }
 
-// observe looks up what is known of an object that the API server tells of,
-// and whether that is news. It is not where this version, a later one or a
-// later bearer of the name has been heard of: the versions under one name only
-// grow, so what is older is a watch that repeats itself.
-func (l *ledger) observe(key string, seen row) (known row, alive, news bool) {
+// sight is what is known of an object that the API server tells of.
+type sight struct {
+	known row  // the newest of that name
+	alive bool // it was not told to be deleted
+	// news: this version is one that was not heard of yet.
+	news bool
+	// risen: the object was told to be deleted, and is there.
+	risen bool
+}
+
+// observe looks up what is known of an object that the API server tells of. It
+// is no news where this version, a later one or a later bearer of the name has
+// been heard of: the versions under one name only grow, so what is older is a
+// watch that repeats itself.
+func (l *ledger) observe(key string, seen row, inList bool) (s sight) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, alive = l.newest(key)
+	s.known, s.alive = l.newest(key)
 	_, pending := l.pending[key]
+	died, dead := l.dead[key]
 	switch {
-	case alive && known.doubt:
-		return known, alive, seen.version >= known.version
-	case alive || pending:
-		return known, alive, seen.version > known.version
+	case s.alive && s.known.is(doubted):
+		s.news = seen.version >= s.known.version
+	case s.alive || pending:
+		s.news = seen.version > s.known.version
+	case dead && died.uid == seen.uid:
+		// A list has what is there; a watch may repeat what was there once.
+		s.risen = inList || seen.version > died.version
+	default:
+		s.news = seen.version > died.version
 	}
-	return known, alive, seen.version > l.dead[key]
+	return s
 }
 
 // startList begins a list; markListed notes that an object is in it.
@@ -156,6 +408,23 @@ func (l *ledger) where(wanted func(row) bool) []keyed {
 	return found
 }
 
+// holds tells whether there are rows that are not newer than the version.
+func (l *ledger) holds(version uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.rows {
+		if r.version <= version {
+			return true
+		}
+	}
+	for _, p := range l.pending {
+		if !p.gone && p.version <= version {
+			return true
+		}
+	}
+	return false
+}
+
 // pend notes that an item with a change is on its way.
 func (l *ledger) pend(i *item) {
 	l.mu.Lock()
@@ -171,19 +440,21 @@ func (l *ledger) ack(items []item) {
 	defer l.mu.Unlock()
 	for n := range items {
 		i := &items[n]
-		if i.event != nil {
+		if i.key != "" {
 			l.ackRow(i)
 		}
 		if i.position > l.position {
 			l.position = i.position
-			for key, died := range l.dead {
-				if died <= l.position {
-					delete(l.dead, key)
-				}
+			l.bury()
+		}
+		if i.listed {
+			l.listed = true
+			if l.resyncing != 0 && i.resync == l.resyncing {
+				l.resync, l.resyncing = l.resyncing, 0
 			}
 		}
-		l.listed = l.listed || i.listed
 	}
+	l.changes++
 }
 
 func (l *ledger) ackRow(i *item) {
@@ -194,11 +465,12 @@ func (l *ledger) ackRow(i *item) {
 	}
 	if !i.gone {
 		l.rows[i.key] = r
+		delete(l.dead, i.key)
 		return
 	}
 	delete(l.rows, i.key)
 	if r.version > max(l.position, i.position) {
-		l.dead[i.key] = r.version
+		l.dead[i.key] = tomb{r.uid, r.version}
 	}
 }
 
@@ -219,7 +491,7 @@ func (l *ledger) forgetPending(unanswered []item) {
 		}
 		tried[i.key] = true
 		if _, known := l.rows[i.key]; !known && !i.gone {
-			i.row.doubt = true
+			i.row.set(doubted, true)
 			l.rows[i.key] = i.row
 		}
 	}
@@ -227,12 +499,13 @@ func (l *ledger) forgetPending(unanswered []item) {
 
 // endIncarnation closes the ledger of an incarnation of which every object's
 // deletion is durable. Rows that are left are of a later one, which was heard
-// of before its CRD was; the next list compares with them.
+// of before its CRD was; the next list compares with them. The dead stay: if
+// the CRD was removed by force, the next one brings them back.
 func (l *ledger) endIncarnation() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dead = map[string]uint64{}
-	l.incarnation, l.position, l.listed = "", 0, false
+	l.incarnation, l.position, l.listed, l.existing, l.rewound = "", 0, false, false, 0
+	l.changes++
 }
 
 // objects is how many objects are known to exist.
@@ -250,4 +523,11 @@ func (l *ledger) objects() int {
 		}
 	}
 	return n
+}
+
+// size is how many rows a snapshot has, and changed what it changes with.
+func (l *ledger) size() (rows int, changed uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.rows) + len(l.dead), l.changes
 }

@@ -10,7 +10,15 @@ import (
 const (
 	resyncExpired   = "expired"
 	resyncRecreated = "recreated"
+	resyncRequested = "requested"
+	resyncSelection = "selection"
+	resyncLost      = "lost"
 )
+
+// resyncReasons are all of them.
+func resyncReasons() []string {
+	return []string{resyncExpired, resyncRecreated, resyncRequested, resyncSelection, resyncLost}
+}
 
 var flowLabels = []string{"crd", "route", "sink"}
 
@@ -43,7 +51,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}, flowLabels),
 		resyncs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bridge_resyncs_total",
-			Help: "Complete lists that were compared with the ledger, by why: expired (the API server no longer had the history), recreated (the CRD is another).",
+			Help: "Complete lists that were compared with the ledger, by why: expired (the API server no longer had the history), recreated (the CRD is another), requested (by bridge resync), selection (the route selects otherwise), lost (the sink no longer has all that the ledger is made of).",
 		}, append([]string{"reason"}, flowLabels...)),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bridge_delivery_retries_total", Help: "Deliveries that a sink did not take and that were tried again.",
@@ -55,24 +63,33 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 
 // series are one flow's, looked up once for each run.
 type series struct {
-	delivered map[events.Type]prometheus.Counter
-	pending   prometheus.Gauge
-	lag       prometheus.Observer
-	starts    prometheus.Counter
-	expired   prometheus.Counter
-	recreated prometheus.Counter
-	retries   prometheus.Counter
+	delivered  map[events.Type]prometheus.Counter
+	pending    prometheus.Gauge
+	lag        prometheus.Observer
+	starts     prometheus.Counter
+	expired    prometheus.Counter
+	recreated  prometheus.Counter
+	requested  prometheus.Counter
+	reselected prometheus.Counter
+	lost       prometheus.Counter
+	retries    prometheus.Counter
 }
 
 func (m *Metrics) of(id ID) series {
+	resync := func(reason string) prometheus.Counter {
+		return m.resyncs.WithLabelValues(reason, id.CRD, id.Route, id.Sink)
+	}
 	s := series{
-		delivered: map[events.Type]prometheus.Counter{},
-		pending:   m.pending.WithLabelValues(id.CRD, id.Route, id.Sink),
-		lag:       m.lag.WithLabelValues(id.CRD, id.Route, id.Sink),
-		starts:    m.starts.WithLabelValues(id.CRD, id.Route, id.Sink),
-		expired:   m.resyncs.WithLabelValues(resyncExpired, id.CRD, id.Route, id.Sink),
-		recreated: m.resyncs.WithLabelValues(resyncRecreated, id.CRD, id.Route, id.Sink),
-		retries:   m.retries.WithLabelValues(id.Sink),
+		delivered:  map[events.Type]prometheus.Counter{},
+		pending:    m.pending.WithLabelValues(id.CRD, id.Route, id.Sink),
+		lag:        m.lag.WithLabelValues(id.CRD, id.Route, id.Sink),
+		starts:     m.starts.WithLabelValues(id.CRD, id.Route, id.Sink),
+		expired:    resync(resyncExpired),
+		recreated:  resync(resyncRecreated),
+		requested:  resync(resyncRequested),
+		reselected: resync(resyncSelection),
+		lost:       resync(resyncLost),
+		retries:    m.retries.WithLabelValues(id.Sink),
 	}
 	for _, t := range events.Types() {
 		s.delivered[t] = m.delivered.WithLabelValues(string(t), id.CRD, id.Route, id.Sink)
@@ -86,10 +103,29 @@ func (m *Metrics) forget(id ID) {
 	m.pending.DeleteLabelValues(id.CRD, id.Route, id.Sink)
 	m.lag.DeleteLabelValues(id.CRD, id.Route, id.Sink)
 	m.starts.DeleteLabelValues(id.CRD, id.Route, id.Sink)
-	for _, reason := range []string{resyncExpired, resyncRecreated} {
+	for _, reason := range resyncReasons() {
 		m.resyncs.DeleteLabelValues(reason, id.CRD, id.Route, id.Sink)
 	}
 	for _, t := range events.Types() {
 		m.delivered.DeleteLabelValues(string(t), id.CRD, id.Route, id.Sink)
 	}
+}
+
+var (
+	queueBytesDesc = prometheus.NewDesc("bridge_queue_bytes",
+		"Bytes of events that wait in the queues of all flows, or are on their way.", nil, nil)
+	queueLimitDesc = prometheus.NewDesc("bridge_queue_limit_bytes",
+		"What bridge_queue_bytes may be; for each flow one event that is larger than its share may come on top.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m *Memory) Describe(descs chan<- *prometheus.Desc) {
+	descs <- queueBytesDesc
+	descs <- queueLimitDesc
+}
+
+// Collect tells how much the queues hold.
+func (m *Memory) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.MustNewConstMetric(queueBytesDesc, prometheus.GaugeValue, float64(m.Held()))
+	metrics <- prometheus.MustNewConstMetric(queueLimitDesc, prometheus.GaugeValue, float64(m.Limit()))
 }

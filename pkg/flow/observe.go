@@ -10,15 +10,27 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
-// ListStarted begins to compare a list with the ledger.
-func (r *Run) ListStarted(context.Context) {
-	if _, listed := r.flow.ledger.resume(); listed {
+// ListStarted begins to compare a list with the ledger. It refuses one that is
+// older than what was delivered.
+func (r *Run) ListStarted(_ context.Context, resourceVersion string) error {
+	version, err := parseVersion(resourceVersion)
+	if err != nil {
+		return err
+	}
+	position, listed := r.flow.ledger.resume()
+	if position > version {
+		return &sources.RewoundError{Position: position, Is: version}
+	}
+	if listed && r.resync == 0 && !r.reselected {
 		r.series.expired.Inc()
 	}
 	r.flow.ledger.startList()
+	return nil
 }
 
 // Listed compares one object of a list with the ledger.
@@ -30,6 +42,7 @@ func (r *Run) Listed(ctx context.Context, object *unstructured.Unstructured) {
 	}
 	r.flow.ledger.markListed(key)
 	r.changed(ctx, object, key, seen, true)
+	failpoint.Here(failpoint.InFirstList)
 }
 
 // ListFinished says of every object that the list did not have that it is
@@ -46,8 +59,8 @@ func (r *Run) ListFinished(ctx context.Context, resourceVersion string) {
 		}
 	}
 	if ctx.Err() == nil {
-		r.heard = true
-		r.queue.mark(version, true)
+		r.queue.mark(version, true, r.resync)
+		r.first, r.reselected, r.resync = false, false, 0
 	}
 }
 
@@ -64,37 +77,63 @@ func (r *Run) Changed(ctx context.Context, object *unstructured.Unstructured) {
 // changed makes events of what is new about an object. Its uid tells one
 // bearer of a name from the next: the new one's arrival is the old one's end.
 func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, key string, seen row, inList bool) {
-	position := seen.version
+	i := item{key: key, row: seen, position: seen.version}
 	if inList {
-		position = 0 // a list is durable when all of it is
+		i.position = 0 // a list is durable when all of it is
 	}
-	known, alive, news := r.flow.ledger.observe(key, seen)
-	if !news {
-		r.progress(ctx, position)
-		return
-	}
+	s := r.flow.ledger.observe(key, seen, inList)
+	same := s.alive && s.known.uid == seen.uid
 	change := events.Change{
 		Type: r.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
 		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
+	again := inList && r.resync != 0 && (s.risen || (same && !s.known.is(resent)))
+	i.row.set(sent, same && s.known.is(sent))
+	i.row.set(resent, same && s.known.is(resent))
 	switch {
-	case alive && known.uid == seen.uid && known.doubt:
+	case again:
+		change.Type, change.Resync = events.Existing, r.resync
+		i.row.set(resent, true)
+	case s.risen:
+		r.bury(ctx, i)
+		return
+	case same && s.known.is(buried):
+		r.progress(ctx, i.position)
+		return
+	case !s.news && inList && r.reselected && same && !s.known.is(sent):
+		change.Type = events.Existing // the route did not select it before
+	case !s.news:
+		r.progress(ctx, i.position)
+		return
+	case same && s.known.is(doubted):
 		// It is told of again as if for the first time. Where the sink has
 		// that event already, it knows it by its id.
-	case alive && known.uid == seen.uid:
+	case same:
 		change.Type = events.Updated
 		change.Coalesced = inList // what came between two lists is not known
-	case alive:
-		if !r.remove(ctx, keyed{key, known}, seen.version-1, 0) {
+		i.silent = true
+	case s.alive:
+		if !r.remove(ctx, keyed{key, s.known}, seen.version-1, 0) {
 			return
 		}
+		failpoint.Here(failpoint.BetweenEvents)
 	}
-	r.send(ctx, change, item{key: key, row: seen, position: position})
+	r.send(ctx, change, i)
+}
+
+// bury notes that an object is there that was told to be deleted: its CRD was
+// removed by force, which leaves the objects' data behind, and has come back.
+func (r *Run) bury(ctx context.Context, i item) {
+	i.row.set(buried, true)
+	r.flow.condition.setBuried(fmt.Sprintf("%s and perhaps others were told to be deleted with their CRD, which was removed by force: "+
+		"their data is still there, and nothing more is told of them; `bridge resync --route %s` tells of all objects again",
+		i.key, r.flow.id.Route))
+	r.put(ctx, nil, i)
 }
 
 // arrival is what the first event of an object says.
 func (r *Run) arrival(inList bool) events.Type {
-	if inList && !r.heard && r.target.Existing {
+	if inList && r.first && r.flow.ledger.state().Existing {
 		return events.Existing
 	}
 	return events.Created
@@ -107,13 +146,15 @@ func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
 		r.invalid(err)
 		return
 	}
-	known, alive, _ := r.flow.ledger.observe(key, seen)
+	s := r.flow.ledger.observe(key, seen, false)
 	switch {
-	case !alive || seen.version < known.version:
+	case !s.alive || seen.version < s.known.version:
 		r.progress(ctx, seen.version) // nobody was told of it, or of its end already
-	case known.uid != seen.uid:
+	case s.known.uid != seen.uid:
 		// Its namesake lived after the one that is known, which is thus gone.
-		r.remove(ctx, keyed{key, known}, seen.version-1, seen.version)
+		r.remove(ctx, keyed{key, s.known}, seen.version-1, seen.version)
+	case s.known.is(buried):
+		r.put(ctx, nil, item{key: key, row: seen, gone: true, position: seen.version})
 	default:
 		r.send(ctx, events.Change{
 			Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
@@ -136,7 +177,7 @@ func (r *Run) Progressed(ctx context.Context, resourceVersion string) {
 // one thing more then, after one that found no room in time.
 func (r *Run) progress(ctx context.Context, position uint64) {
 	if position > 0 && ctx.Err() == nil {
-		r.queue.mark(position, false)
+		r.queue.mark(position, false, 0)
 	}
 }
 
@@ -148,28 +189,48 @@ func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) 
 		namespace, name = "", left.key
 	}
 	left.version = version
+	i := item{key: left.key, row: left.row, gone: true, position: position}
+	if left.is(buried) {
+		return r.put(ctx, nil, i)
+	}
 	origin := r.origin
 	origin.Namespaced = namespaced // the CRD may have had another scope then
 	return r.sendFrom(ctx, origin, events.Change{
 		Type: events.Deleted, Namespace: namespace, Name: name, UID: left.uid.String(),
 		ResourceVersion: version, Inferred: true, Observed: time.Now(),
-	}, item{key: left.key, row: left.row, gone: true, position: position})
+	}, i)
 }
 
 func (r *Run) send(ctx context.Context, change events.Change, i item) {
 	r.sendFrom(ctx, r.origin, change, i)
 }
 
-// sendFrom puts the change's event into the queue when there is room, and
-// notes in the ledger that it is on its way. It tells whether it did before
-// ctx ended.
+// sendFrom makes the change's event, if the route wants it, and puts it into
+// the queue. Without an event the ledger takes note of the change all the
+// same. It tells whether it did before ctx ended.
 func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.Change, i item) bool {
+	if !r.target.Events.Has(change.Type) {
+		return r.put(ctx, nil, i)
+	}
 	event, err := events.New(origin, change)
 	if err != nil {
 		r.invalid(err)
 		return ctx.Err() == nil
 	}
-	i.event, i.size = &event, event.Size()
+	i.row.set(sent, true)
+	return r.put(ctx, &event, i)
+}
+
+// rowSize is about what an item without an event takes.
+const rowSize = 256
+
+// put puts an item into the queue when there is room, and notes in the ledger
+// that it is on its way. It tells whether it did before ctx ended.
+func (r *Run) put(ctx context.Context, event *events.Event, i item) bool {
+	i.event, i.size = event, rowSize
+	if event != nil {
+		i.size = event.Size()
+	}
 	if r.queue.room(ctx, i.size) != nil {
 		return false
 	}

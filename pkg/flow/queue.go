@@ -16,12 +16,14 @@ type item struct {
 	size  int
 	order uint64
 
-	key  string
-	row  row
-	gone bool
+	key    string // of the row that is durable once this item is; empty where there is none
+	row    row
+	gone   bool
+	silent bool // the row differs in nothing that has to be durable
 
 	position uint64 // everything up to here is durable once this item is; 0 says nothing
 	listed   bool   // a complete list is durable once this item is
+	resync   uint64 // the requested one that this list was
 }
 
 // Memory bounds what the queues of all flows hold together. No flow waits for
@@ -29,6 +31,7 @@ type item struct {
 type Memory struct {
 	total  int64
 	queues atomic.Int64
+	held   atomic.Int64 // bytes
 }
 
 // NewMemory bounds queues to about total bytes of events.
@@ -42,6 +45,14 @@ const (
 	// mostQueued bounds the items of one flow, whatever their size.
 	mostQueued = 4096
 )
+
+// Held is about how many bytes of events all queues hold.
+func (m *Memory) Held() int64 { return m.held.Load() }
+
+// Limit is about how many bytes that may be: what was given, or where there
+// are very many flows the least that each may have. One event larger than its
+// flow's share may come on top for each flow.
+func (m *Memory) Limit() int64 { return max(m.total, m.queues.Load()*leastShare) }
 
 func (m *Memory) share() int {
 	return int(min(max(m.total/max(m.queues.Load(), 1), leastShare), mostShare))
@@ -73,7 +84,13 @@ func newQueue(memory *Memory) *queue {
 }
 
 // discard ends the queue, with whatever is in it.
-func (q *queue) discard() { q.memory.queues.Add(-1) }
+func (q *queue) discard() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.memory.held.Add(-int64(q.bytes))
+	q.bytes = 0
+	q.memory.queues.Add(-1)
+}
 
 func signal(c chan struct{}) {
 	select {
@@ -114,6 +131,7 @@ func (q *queue) add(i item) {
 	q.orders++
 	q.items = append(q.items, i)
 	q.bytes += i.size
+	q.memory.held.Add(int64(i.size))
 	if i.event != nil {
 		q.events++
 	}
@@ -122,24 +140,25 @@ func (q *queue) add(i item) {
 
 // mark says how far the flow has come with all that was added so far. It
 // needs no room: it rides on the last item that waits, where there is one.
-func (q *queue) mark(position uint64, listed bool) {
+func (q *queue) mark(position uint64, listed bool, resync uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := len(q.items); n > 0 {
 		last := &q.items[n-1]
 		last.position = max(last.position, position)
 		last.listed = last.listed || listed
+		last.resync = max(last.resync, resync)
 		return
 	}
 	q.orders++
-	q.items = append(q.items, item{position: position, listed: listed, order: q.orders})
+	q.items = append(q.items, item{position: position, listed: listed, resync: resync, order: q.orders})
 	signal(q.added)
 }
 
 // take waits for items and returns a batch of them, at most that many and
-// that many bytes, but at least one. It returns none once the queue is closed
-// and empty, or ctx is done.
-func (q *queue) take(ctx context.Context, most, mostBytes int) []item {
+// that many bytes. It returns none when woken before there is one, and is no
+// longer open once the queue is closed and empty, or ctx is done.
+func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes int) (batch []item, open bool) {
 	for {
 		q.mu.Lock()
 		if n := len(q.items); n > 0 {
@@ -155,17 +174,19 @@ func (q *queue) take(ctx context.Context, most, mostBytes int) []item {
 			q.taken = count
 			q.since = observed(batch)
 			q.mu.Unlock()
-			return batch
+			return batch, true
 		}
 		closed := q.closed
 		q.mu.Unlock()
 		if closed {
-			return nil
+			return nil, false
 		}
 		select {
 		case <-q.added:
+		case <-wake:
+			return nil, true
 		case <-ctx.Done():
-			return nil
+			return nil, false
 		}
 	}
 }
@@ -177,6 +198,7 @@ func (q *queue) release(items, rest []item) {
 	defer q.mu.Unlock()
 	for n := range items {
 		q.bytes -= items[n].size
+		q.memory.held.Add(-int64(items[n].size))
 		if items[n].event != nil {
 			q.events--
 		}

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -9,11 +10,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
-// Target is what a run follows.
+// Target is what a run follows, and what of it is told.
 type Target struct {
 	Resource sources.Resource
 	// CRD is the uid of the CRD whose objects they are.
@@ -21,7 +24,13 @@ type Target struct {
 	// Existing says that the CRD was there when the route became active, so
 	// that the objects of its first list are existing and not created.
 	Existing bool
+	// Events are the types of events that are delivered.
+	Events events.Set
 }
+
+// selection stands, in the journal, for what the route selects. Where it is
+// another than it was, a list is compared with the ledger.
+func (t Target) selection() string { return "events=" + t.Events.String() }
 
 // Run follows a target and delivers what it finds, until it is told to stop,
 // to drain or to abort. It is the handler of its source. When Done is closed,
@@ -32,22 +41,36 @@ type Run struct {
 	origin events.Origin
 	queue  *queue
 	series series
+	// source hands what happens from a resource version on, or all that there
+	// is, to the run's methods until ctx is done.
+	source func(ctx context.Context, from string) error
 
 	following  context.Context // done: no longer listen
 	listenNot  context.CancelFunc
 	delivering context.Context // done: no longer deliver
 	deliverNot context.CancelFunc
+	sourcing   context.Context // done: the source is of no use; part of following
+	sourceNot  context.CancelCauseFunc
 	done       chan struct{}
 
-	// heard is set once a list has been heard to its end; only the source
-	// uses it. unanswered is what is left of the batch that was on its way
-	// when delivering ended; only deliver writes it.
-	heard      bool
+	// anew: what was delivered before is not in the place where events go now.
+	anew bool
+	// These belong to the source's goroutine. first: a list is the first one
+	// of its incarnation. resync is the requested one that the next list is.
+	// reselected: the route selects otherwise than when the ledger was kept.
+	first      bool
+	resync     uint64
+	reselected bool
+
+	// unanswered is what is left of the batch that was on its way when
+	// delivering ended; only deliver writes it.
 	unanswered []item
+	saver      saver
 
 	mu      sync.Mutex
 	absent  uint64 // the resource version at which the CRD was seen to be gone
 	missing bool   // the API server answers 404 to list or watch
+	final   bool   // no other run follows in this process
 	drained bool
 	err     error
 }
@@ -59,49 +82,56 @@ const afterGone = 2 * time.Second
 
 // Start begins to follow the target. ctx ending is an abort.
 func (f *Flow) Start(ctx context.Context, target Target) *Run {
-	recreated := f.ledger.begin(target.CRD)
-	position, listed := f.ledger.resume()
-	f.condition.setActive(rule(target.Resource), listed, "")
+	f.condition.setActive(rule(target.Resource), "")
 	r := f.newRun(ctx, target)
-	r.heard = listed
 	r.series.starts.Inc()
-	if recreated {
-		r.series.recreated.Inc()
-	}
-	resume := ""
-	if listed && position > 0 {
-		resume = strconv.FormatUint(position, 10)
-	}
-	go r.run(func() error { return sources.Follow(r.following, f.env.API, target.Resource, resume, r) })
+	go r.run(true)
 	return r
 }
 
-// StartDrain begins to deliver the end of all objects that are still known,
-// of a CRD that is gone and was described by the target.
+// StartDrain begins to deliver the end of all objects that are still known of
+// a CRD that is gone. The target describes it, as far as that is known: what is
+// missing the journal knows, where there is something to be drained. A flow
+// that has not been claimed yet is claimed by it.
 func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Run {
-	f.condition.setActive(rule(target.Resource), true, gone)
+	going := gone
+	if !f.isClaimed() {
+		going = goneUnknown
+	}
+	f.condition.setActive(rule(target.Resource), going)
 	r := f.newRun(ctx, target)
 	r.absent = absent
-	go r.run(func() error { return nil })
+	go r.run(false)
 	return r
 }
 
-const gone = "the CRD is gone"
+const (
+	gone        = "the CRD is gone"
+	goneUnknown = "there is no such CRD; whether the end of its objects has to be told is known when the sink has been asked"
+)
+
+func (f *Flow) isClaimed() bool {
+	select {
+	case <-f.claimed:
+		return true
+	default:
+		return false
+	}
+}
 
 func (f *Flow) newRun(ctx context.Context, target Target) *Run {
-	kind := target.Resource.Kind
 	r := &Run{
 		flow: f, target: target,
-		origin: events.Origin{
-			Cluster: f.env.Cluster, Group: kind.Group, Version: kind.Version, Kind: kind.Kind,
-			Resource: target.Resource.Plural, Namespaced: target.Resource.Namespaced, Route: f.id.Route,
-		},
 		queue:  newQueue(f.env.Memory),
 		series: f.env.Metrics.of(f.id),
 		done:   make(chan struct{}),
 	}
+	r.source = func(ctx context.Context, from string) error {
+		return sources.Follow(ctx, f.env.API, target.Resource, from, r)
+	}
 	r.delivering, r.deliverNot = context.WithCancel(ctx)
 	r.following, r.listenNot = context.WithCancel(r.delivering)
+	r.sourcing, r.sourceNot = context.WithCancelCause(r.following)
 	f.run.Store(r)
 	return r
 }
@@ -134,6 +164,15 @@ func (r *Run) Stop(grace time.Duration) {
 	context.AfterFunc(r.delivering, func() { stop.Stop() })
 }
 
+// End is Stop where the process is about to end: within the grace the ledger
+// is put down so that the way back is short.
+func (r *Run) End(grace time.Duration) {
+	r.mu.Lock()
+	r.final = true
+	r.mu.Unlock()
+	r.Stop(grace)
+}
+
 // Done is closed when the run has ended and nothing of it is left.
 func (r *Run) Done() <-chan struct{} { return r.done }
 
@@ -145,23 +184,38 @@ func (r *Run) Drained() bool {
 	return r.drained
 }
 
-// Err is, once the run is done, why it could not follow its target.
+// Err is, once the run is done, why it could not go on: a
+// *journal.FencedError where another bridge has taken over.
 func (r *Run) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
 }
 
-func (r *Run) run(follow func() error) {
+func (r *Run) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *Run) run(follow bool) {
 	defer close(r.done)
-	defer r.deliverNot() // releases both contexts
+	defer r.deliverNot() // releases all contexts
+	defer r.flow.run.Store(nil)
+	defer r.queue.discard()
+	if !r.claim() || !r.begin(follow) {
+		return
+	}
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
 		r.deliver()
 	}()
-
-	err := follow()
+	if follow {
+		r.follow()
+	}
 	r.mu.Lock()
 	absent := r.absent
 	r.mu.Unlock()
@@ -170,19 +224,55 @@ func (r *Run) run(follow func() error) {
 	}
 	r.queue.close()
 	<-delivered
-	pending, _ := r.queue.waiting()
-	r.queue.discard()
-	r.flow.ledger.forgetPending(r.unanswered)
-	r.series.pending.Set(0)
-	drained := absent != 0 && pending == 0 && len(r.flow.ledger.upTo(absent)) == 0
-	if drained {
-		r.flow.ledger.endIncarnation()
-	}
-	r.flow.run.Store(nil)
+	r.finish(absent)
+}
 
+// follow hands what the source brings to the handler's methods, until the run
+// is told to end. A source that cannot go on is not asked again.
+func (r *Run) follow() {
+	if position, listed := r.flow.ledger.resume(); !r.isRewound() {
+		resume := ""
+		if listed && position > 0 {
+			resume = strconv.FormatUint(position, 10)
+		}
+		if err := r.source(r.sourcing, resume); err != nil {
+			r.fail(err)
+			return
+		}
+	}
+	if r.isRewound() {
+		<-r.following.Done()
+	}
+}
+
+// isRewound tells whether the API server has been put back to before what was
+// delivered, and nobody has said yet how to go on.
+func (r *Run) isRewound() bool { return r.flow.ledger.state().Rewound != 0 }
+
+// finish closes the books when nothing is delivered any more.
+func (r *Run) finish(absent uint64) {
+	ledger := r.flow.ledger
+	pending, _ := r.queue.waiting()
+	ledger.forgetPending(r.unanswered)
+	r.series.pending.Set(0)
+	drained := absent != 0 && pending == 0 && !ledger.holds(absent)
+	if drained {
+		failpoint.Here(failpoint.AfterDrain)
+		ledger.endIncarnation()
+	}
+	if r.Err() == nil && r.delivering.Err() == nil {
+		r.save(r.delivering)
+		r.mu.Lock()
+		final := r.final
+		r.mu.Unlock()
+		if final && len(r.unanswered) == 0 {
+			r.lastSnapshot(r.delivering)
+		}
+	}
+	r.saver.wait()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.drained, r.err = drained, err
+	r.drained = drained
+	r.mu.Unlock()
 }
 
 // drain says of every object that is still known that it is deleted. An
@@ -192,11 +282,16 @@ func (r *Run) drain(absent uint64) {
 		if !r.remove(r.delivering, left, absent, 0) {
 			return
 		}
+		failpoint.Here(failpoint.WhileDraining)
 	}
 }
 
 // Condition takes the API server's answer to a list or watch.
 func (r *Run) Condition(err error) {
+	if rewound, is := errors.AsType[*sources.RewoundError](err); is {
+		r.rewound(rewound)
+		return
+	}
 	r.mu.Lock()
 	r.missing = apierrors.IsNotFound(err)
 	if r.missing && r.absent != 0 {
@@ -206,9 +301,31 @@ func (r *Run) Condition(err error) {
 	r.flow.condition.setSource(err)
 }
 
+// rewound notes that what the API server tells is older than what was
+// delivered, and gives up the source.
+func (r *Run) rewound(err *sources.RewoundError) {
+	r.flow.ledger.setRewound()
+	r.flow.condition.setRewound(r.rewoundWords(err))
+	r.sourceNot(err)
+	r.queue.mark(0, false, 0) // has it recorded
+}
+
 // invalid notes an object or answer that the bridge cannot understand. It is
 // nothing that a retry mends, so the flow says so until it is started anew.
 func (r *Run) invalid(err error) {
 	r.flow.log.Error("what the API server sent cannot be made an event, and is left out", "error", err)
 	r.flow.condition.setInvalid(err)
+}
+
+// stateNow is what is to be recorded of the flow.
+func (r *Run) stateNow() journal.State {
+	s := r.flow.ledger.state()
+	id := r.flow.id
+	s.CRD, s.Route, s.Sink = id.CRD, id.Route, id.Sink
+	s.Version, s.Kind, s.Namespaced = r.target.Resource.Kind.Version, r.target.Resource.Kind.Kind, r.target.Resource.Namespaced
+	s.Selection = r.flow.state.Selection
+	if r.target.CRD != "" {
+		s.Selection = r.target.selection()
+	}
+	return s
 }

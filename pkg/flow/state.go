@@ -43,10 +43,13 @@ type condition struct {
 	reason  string // why it is idle
 	going   string // why the CRD is going; empty while it is not
 	listed  bool
-	source  error // why the API server does not let us list or watch
-	missing bool  // the API server said 404 once; it is told when it says so again
-	sink    error // why the sink does not take events
-	invalid error // what the API server sent that cannot be understood
+	source  error  // why the API server does not let us list or watch
+	missing bool   // the API server said 404 once; it is told when it says so again
+	sink    error  // why the sink does not take events
+	invalid error  // what the API server sent that cannot be understood
+	rewound string // the API server has less than was delivered, in words
+	gap     string // why the ledger may be incomplete
+	buried  string // which objects nothing is told of
 	last    State
 }
 
@@ -89,6 +92,12 @@ func (c *condition) now() (State, string, string) {
 		err = c.invalid.Error()
 	case c.sink != nil:
 		err = c.sink.Error()
+	case c.rewound != "":
+		err = c.rewound
+	case c.gap != "":
+		err = c.gap
+	case c.buried != "":
+		err = c.buried
 	}
 	return state, reason, err
 }
@@ -97,6 +106,12 @@ func (c *condition) state() (State, string) {
 	switch {
 	case c.idle != "":
 		return c.idle, c.reason
+	case c.going == goneUnknown:
+		reason := c.going
+		if c.sink != nil {
+			reason += "; it does not answer, retrying: " + c.sink.Error()
+		}
+		return Waiting, reason
 	case c.going != "":
 		reason := c.going
 		if c.source != nil {
@@ -106,6 +121,8 @@ func (c *condition) state() (State, string) {
 			reason += "; the sink does not take events, retrying: " + c.sink.Error()
 		}
 		return Draining, reason
+	case c.rewound != "":
+		return Blocked, c.rewound
 	case c.source != nil && apierrors.IsForbidden(c.source):
 		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
 	case c.source != nil:
@@ -116,8 +133,10 @@ func (c *condition) state() (State, string) {
 		return Blocked, "the sink does not take events, retrying: " + c.sink.Error()
 	case !c.listed:
 		return Starting, ""
+	case c.gap != "":
+		return Running, c.gap
 	default:
-		return Running, ""
+		return Running, c.buried
 	}
 }
 
@@ -126,10 +145,10 @@ func (c *condition) setIdle(state State, reason string) {
 }
 
 // setActive says that a run has begun.
-func (c *condition) setActive(rule string, listed bool, going string) {
+func (c *condition) setActive(rule, going string) {
 	c.change(func() {
-		c.idle, c.reason, c.rule, c.going, c.listed = "", "", rule, going, listed
-		c.source, c.missing, c.sink, c.invalid = nil, false, nil, nil
+		c.idle, c.reason, c.rule, c.going, c.listed = "", "", rule, going, false
+		c.source, c.missing, c.invalid, c.rewound, c.buried = nil, false, nil, "", ""
 	})
 }
 
@@ -137,6 +156,18 @@ func (c *condition) setGoing(why string)  { c.change(func() { c.going = why }) }
 func (c *condition) setListed()           { c.change(func() { c.listed = true }) }
 func (c *condition) setInvalid(err error) { c.change(func() { c.invalid = err }) }
 func (c *condition) setSink(err error)    { c.change(func() { c.sink = err }) }
+func (c *condition) setRewound(w string)  { c.change(func() { c.rewound = w }) }
+func (c *condition) setGap(w string)      { c.change(func() { c.gap = w }) }
+
+// setBuried is told once, however many objects there are.
+func (c *condition) setBuried(w string) {
+	c.change(func() {
+		if c.buried == "" {
+			c.buried = w
+			c.log.Warn("objects are there that were told to be deleted", "reason", w)
+		}
+	})
+}
 
 // setSource takes the answer to the last list or watch. A first 404 is not
 // told yet: it is what every CRD's removal looks like from here, and a moment

@@ -122,7 +122,7 @@ func TestOtherFormatIsTold(t *testing.T) {
 func TestWriteTellsWhyItCannot(t *testing.T) {
 	broken := errors.New("the connection broke")
 	many := func(yield func(Row) bool) {
-		for yield(Row{Key: "default/many"}) { //nolint:revive // until the writer has enough
+		for yield(Row{Key: "default/many"}) { // until the writer has enough
 		}
 	}
 	reader, writer := io.Pipe()

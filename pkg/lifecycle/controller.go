@@ -115,21 +115,18 @@ func (c *crds) absence(ctx context.Context, name string) (uint64, error) {
 	if len(list.Items) > 0 {
 		return 0, fmt.Errorf("CRD %s was gone a moment ago and is there again; asking once more", name)
 	}
-	version, err := strconv.ParseUint(list.ResourceVersion, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("resource version %q of a list of CRDs: %w", list.ResourceVersion, err)
-	}
-	return version, nil
+	return versionOf(list)
 }
 
-// present is the uid of each CRD on a route that there is now. The supervisor
-// asks before it takes what the controller tells.
-func (c *crds) present(ctx context.Context) (map[string]types.UID, error) {
+// present is the uid of each CRD on a route that there is now, and the resource
+// version that this is as of. The supervisor asks before it takes what the
+// controller tells.
+func (c *crds) present(ctx context.Context) (map[string]types.UID, uint64, error) {
 	uids := map[string]types.UID{}
 	for page := ""; ; {
 		list, err := c.list(ctx, client.Limit(500), client.Continue(page))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for i := range list.Items {
 			if name, uid := list.Items[i].Name, list.Items[i].UID; c.supervisor.concerns(name) {
@@ -138,9 +135,19 @@ func (c *crds) present(ctx context.Context) (map[string]types.UID, error) {
 			}
 		}
 		if page = list.Continue; page == "" {
-			return uids, nil
+			version, err := versionOf(list)
+			return uids, version, err
 		}
 	}
+}
+
+// versionOf is the resource version of a list of CRDs.
+func versionOf(list *metav1.PartialObjectMetadataList) (uint64, error) {
+	version, err := strconv.ParseUint(list.ResourceVersion, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("resource version %q of a list of CRDs: %w", list.ResourceVersion, err)
+	}
+	return version, nil
 }
 
 // list asks the API server for CRDs' metadata, consistently.

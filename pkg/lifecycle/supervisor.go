@@ -2,6 +2,8 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
+	"iter"
 	"log/slog"
 	"maps"
 	"math"
@@ -12,7 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/pkg/config"
+	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -20,7 +24,10 @@ import (
 type Options struct {
 	Routes []config.Route
 	Sinks  map[string]sinks.Sink
-	Flows  flow.Environment
+	// State is the name of the sink that keeps the ledgers of flows to sinks
+	// that keep none themselves; empty where nobody does.
+	State string
+	Flows flow.Environment
 	// Elected says that the supervisor starts only when this bridge is elected
 	// leader; until then its flows are on standby.
 	Elected bool
@@ -39,20 +46,27 @@ const rebuildGrace = 5 * time.Second
 // handle, and starts a flow's next run only when the one before is done.
 type Supervisor struct {
 	options Options
-	present func(context.Context) (map[string]types.UID, error)
+	present func(context.Context) (map[string]types.UID, uint64, error)
 
 	observations chan observation
 	ended        chan *entry
 	due          chan *entry
+	recalled     chan []sinks.Kept
+	requests     requests
+	fatal        chan error // holds the first reason for which the bridge cannot go on
 
-	// mu guards entries for readers. Only the goroutine of Start writes it.
-	mu      sync.RWMutex
-	entries map[flow.ID]*entry
-	leading bool
+	// mu guards entries and patterns for readers. Only the goroutine of Start
+	// writes them.
+	mu       sync.RWMutex
+	entries  map[flow.ID]*entry
+	patterns map[flow.ID]*entry // of wildcards, which are followed by the entries of what matches
+	leading  bool
 
 	// These belong to the goroutine of Start.
 	crds    map[string]observation
 	atStart map[string]types.UID // CRDs that were there when the routes became active
+	asOf    uint64               // the resource version that this was at
+	resyncs map[string]uint64    // the last request for each route
 	// flapping remembers the starts of flows that only a wildcard named and
 	// that are gone, for as long as they count.
 	flapping map[flow.ID]starts
@@ -80,6 +94,9 @@ type entry struct {
 	failure error
 }
 
+// types are the types of events that the flow delivers.
+func (e *entry) types() events.Set { return events.NewSet(e.route.Events...) }
+
 // NewSupervisor makes the flows of the routes' named CRDs; they wait. Flows of
 // wildcards are made when a CRD matches.
 func NewSupervisor(o Options) *Supervisor {
@@ -88,20 +105,33 @@ func NewSupervisor(o Options) *Supervisor {
 		observations: make(chan observation),
 		ended:        make(chan *entry),
 		due:          make(chan *entry),
+		recalled:     make(chan []sinks.Kept),
+		requests:     requests{asked: map[string]uint64{}, news: make(chan struct{}, 1)},
+		fatal:        make(chan error, 1),
 		entries:      map[flow.ID]*entry{},
+		patterns:     map[flow.ID]*entry{},
+		resyncs:      map[string]uint64{},
 		crds:         map[string]observation{},
 		flapping:     map[flow.ID]starts{},
 	}
 	for i := range o.Routes {
 		route := &o.Routes[i]
 		for _, pattern := range route.CRDs {
-			if pattern.IsWildcard() || !route.Selects(string(pattern)) {
-				continue
-			}
 			for _, sink := range route.Sinks {
-				e := s.ensure(route, string(pattern), sink)
-				e.flow.Idle(s.idle())
+				switch {
+				case pattern.IsWildcard():
+					id := flow.ID{CRD: string(pattern), Route: route.Name, Sink: sink}
+					s.patterns[id] = s.newEntry(route, id, nil)
+					s.patterns[id].flow.Idle(s.idle())
+				case route.Selects(string(pattern)):
+					s.ensure(route, string(pattern), sink).flow.Idle(s.idle())
+				}
 			}
+		}
+	}
+	for _, sink := range o.Sinks {
+		if keeper := sink.Keeper(); keeper != nil {
+			keeper.Notify(sinks.Listener{Fenced: func(err *journal.FencedError) { s.fail(err) }, Resync: s.requests.add})
 		}
 	}
 	return s
@@ -143,9 +173,19 @@ func (s *Supervisor) Start(ctx context.Context) error {
 	}
 	runs, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
+	recalling := s.recall(ctx)
+	defer recalling()
+	s.beginAbsent(runs)
 	stop := ctx.Done()
 	for !s.ending || s.running() {
 		select {
+		case err := <-s.fatal:
+			// What runs is not waited for: it cannot deliver anything any more.
+			return err
+		case kept := <-s.recalled:
+			s.remember(runs, kept)
+		case <-s.requests.news:
+			s.resync(s.requests.take())
 		case o := <-s.observations:
 			s.apply(runs, o)
 		case e := <-s.ended:
@@ -165,7 +205,7 @@ func (s *Supervisor) lead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leading = true
-	for _, e := range s.entries {
+	for e := range s.all() {
 		e.flow.Idle(flow.Waiting, notYet)
 	}
 }
@@ -177,7 +217,7 @@ const notYet = "the API server has not said yet whether the CRD exists"
 func (s *Supervisor) learn(ctx context.Context) error {
 	for told := ""; ; {
 		var err error
-		if s.atStart, err = s.present(ctx); err == nil {
+		if s.atStart, s.asOf, err = s.present(ctx); err == nil {
 			break
 		}
 		if text := err.Error(); text != told {
@@ -188,11 +228,6 @@ func (s *Supervisor) learn(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Second):
-		}
-	}
-	for _, e := range s.entries {
-		if _, there := s.atStart[e.flow.ID().CRD]; !there {
-			e.flow.Idle(flow.Waiting, noCRD)
 		}
 	}
 	return nil
@@ -241,13 +276,45 @@ func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
 	if e, ok := s.entries[id]; ok {
 		return e
 	}
-	publisher := s.options.Sinks[sink].Publisher(sinks.Flow{Route: route.Name, CRD: crd})
-	e := &entry{route: route, flow: flow.New(id, s.options.Flows, publisher), starts: s.flapping[id]}
+	e := s.newEntry(route, id, s.patternOf(route, crd, sink))
+	e.starts = s.flapping[id]
 	delete(s.flapping, id)
+	if n := s.resyncs[route.Name]; n > 0 {
+		e.flow.RequestResync(n)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries[id] = e
 	return e
+}
+
+// newEntry makes a flow, with its ledger where its events go, or else where
+// the configuration says that ledgers are kept.
+func (s *Supervisor) newEntry(route *config.Route, id flow.ID, pattern *flow.Flow) *entry {
+	of := sinks.Flow{Route: id.Route, CRD: id.CRD}
+	publisher := s.options.Sinks[id.Sink].Publisher(of)
+	kept, is := publisher.(journal.Journal)
+	if !is {
+		kept = &journal.Memory{}
+		if sink, named := s.options.Sinks[s.options.State]; named {
+			kept = sink.Keeper().Journal(of, id.Sink) // the configuration names no other
+		}
+	}
+	return &entry{route: route, flow: flow.New(id, s.options.Flows, publisher, kept, pattern)}
+}
+
+// patternOf is the flow of the wildcard that brings a CRD onto the route; nil
+// where the route names the CRD.
+func (s *Supervisor) patternOf(route *config.Route, crd, sink string) *flow.Flow {
+	if slices.Contains(route.CRDs, config.CRDPattern(crd)) {
+		return nil
+	}
+	for _, pattern := range route.CRDs {
+		if pattern.Matches(crd) {
+			return s.patterns[flow.ID{CRD: string(pattern), Route: route.Name, Sink: sink}].flow
+		}
+	}
+	return nil
 }
 
 // settle brings one flow closer to what should be: it starts what is missing,
@@ -255,7 +322,7 @@ func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
 func (s *Supervisor) settle(runs context.Context, e *entry) {
 	id := e.flow.ID()
 	if s.ending || s.entries[id] != e {
-		return
+		return // a pattern's has nothing to follow
 	}
 	o, known := s.crds[id.CRD]
 	switch {
@@ -276,7 +343,8 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 		e.run.Drain(absent)
 	case e.flow.Holds(absent):
 		if s.mayStart(runs, e) {
-			s.watch(e, e.flow.StartDrain(runs, e.target, absent))
+			e.target.Events = e.types()
+			s.watch(runs, e, e.flow.StartDrain(runs, e.target, absent))
 		}
 	default:
 		s.rest(e)
@@ -308,7 +376,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	version, err := crd.choose(e.route.Version)
 	target := flow.Target{
 		Resource: crd.resource(version), CRD: crd.UID,
-		Existing: s.atStart[crd.Name] == crd.UID,
+		Existing: s.atStart[crd.Name] == crd.UID, Events: e.types(),
 	}
 	switch {
 	case e.run != nil && err == nil && target == e.target:
@@ -336,7 +404,7 @@ func (s *Supervisor) start(runs context.Context, e *entry, target flow.Target, d
 		return
 	}
 	e.target = target
-	s.watch(e, e.flow.Start(runs, target))
+	s.watch(runs, e, e.flow.Start(runs, target))
 	if deleting {
 		e.flow.Going()
 	}
@@ -368,11 +436,14 @@ func (s *Supervisor) mayStart(runs context.Context, e *entry) bool {
 }
 
 // watch holds the handle of a run and waits for its end.
-func (s *Supervisor) watch(e *entry, run *flow.Run) {
+func (s *Supervisor) watch(runs context.Context, e *entry, run *flow.Run) {
 	e.run = run
 	go func() {
 		<-run.Done()
-		s.ended <- e // Start takes it: it does not return while a run is held
+		select {
+		case s.ended <- e:
+		case <-runs.Done(): // Start has returned
+		}
 	}()
 }
 
@@ -384,7 +455,15 @@ func (s *Supervisor) finish(runs context.Context, e *entry) {
 		e.flow.Idle(flow.Stopped, ended)
 		return
 	}
-	if e.failure = run.Err(); e.failure != nil {
+	e.failure = run.Err()
+	if fenced, is := errors.AsType[*journal.FencedError](e.failure); is {
+		s.fail(fenced)
+		return
+	}
+	switch {
+	case errors.Is(e.failure, journal.ErrReplaced):
+		e.failure = nil // it is restored when it starts again
+	case e.failure != nil:
 		e.flow.Idle(flow.Failed, e.failure.Error())
 	}
 	s.settle(runs, e)
@@ -394,22 +473,35 @@ func (s *Supervisor) finish(runs context.Context, e *entry) {
 // end stops all runs; Start waits for them.
 func (s *Supervisor) end() {
 	s.ending = true
-	for _, e := range s.entries {
+	for e := range s.all() {
 		if e.timer != nil {
 			e.timer.Stop()
 		}
 		if e.run != nil {
-			e.run.Stop(s.options.Grace)
+			e.run.End(s.options.Grace)
 			continue
 		}
 		e.flow.Idle(flow.Stopped, ended)
 	}
 }
 
+// all are the entries of CRDs and of patterns.
+func (s *Supervisor) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for _, entries := range []map[flow.ID]*entry{s.entries, s.patterns} {
+			for _, e := range entries {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
 const ended = "the bridge is ending"
 
 func (s *Supervisor) running() bool {
-	for _, e := range s.entries {
+	for e := range s.all() {
 		if e.run != nil {
 			return true
 		}

@@ -19,6 +19,9 @@ import (
 type Cluster struct {
 	Config *rest.Config
 	HTTP   *http.Client
+	// History is asked before each watch whether what was heard of is still
+	// there. Nil asks nothing.
+	History *History
 }
 
 // Resource is what to follow, as its CRD describes it.
@@ -43,7 +46,7 @@ func Follow(ctx context.Context, cluster Cluster, r Resource, resume string, han
 		Scheme:     runtime.NewScheme(),
 		Mapper:     r.mapper(),
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return NewInformer(lw, example, resume, handler)
+			return NewInformer(lw, example, resume, cluster.History, handler)
 		},
 	})
 	if err != nil {

@@ -15,10 +15,12 @@ import (
 // finished by then counts as not heard of. Objects are the handler's to keep
 // and not to change.
 type Handler interface {
-	// ListStarted says that a complete and consistent list begins: the first
-	// one, or one that the API server's watch history made necessary. Objects
-	// of an earlier list that did not get to ListFinished are void.
-	ListStarted(ctx context.Context)
+	// ListStarted says that a complete and consistent list begins, made at
+	// that resource version: the first one, or one that the API server's watch
+	// history made necessary. Objects of an earlier list that did not get to
+	// ListFinished are void. An error refuses the list; it is told as a
+	// Condition, and a list tried again later.
+	ListStarted(ctx context.Context, resourceVersion string) error
 	// Listed gives one object of the list.
 	Listed(ctx context.Context, object *unstructured.Unstructured)
 	// ListFinished says that the list is complete: what was not Listed did
@@ -34,7 +36,7 @@ type Handler interface {
 	Progressed(ctx context.Context, resourceVersion string)
 
 	// Condition says how the last request to list or watch went: nil where the
-	// API server granted it. It is called from any goroutine and must not
-	// block.
+	// API server granted it, a *RewoundError where it has less than was heard
+	// of already. It is called from any goroutine and must not block.
 	Condition(err error)
 }

@@ -42,8 +42,8 @@ var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 // NewInformer returns an informer for objects like the example, which lw lists
 // and watches. It watches from resume, the resource version up to which the
 // handler has heard of everything; where resume is empty, or the API server
-// no longer has the history from there, it lists first.
-func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume string, handler Handler) *Informer {
+// no longer has the history from there, it lists first. The history may be nil.
+func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume string, history *History, handler Handler) *Informer {
 	i := &Informer{
 		handler: handler,
 		example: example,
@@ -54,6 +54,7 @@ func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume str
 		inner:   toolscache.ToListerWatcherWithContext(lw),
 		handler: handler,
 		resume:  resume,
+		history: history,
 		synced:  func() { i.syncOnce.Do(func() { close(i.synced) }) },
 	}
 	return i

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,6 +37,7 @@ type listWatch struct {
 	inner   toolscache.ListerWatcherWithContext
 	handler Handler
 	resume  string // where the first watch begins; empty: list first
+	history *History
 	synced  func() // called once the first list, or its replacement, is through
 
 	mu      sync.Mutex
@@ -137,9 +139,8 @@ func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err er
 }
 
 func (l *listWatch) listOnce(ctx context.Context) (string, error) {
-	l.handler.ListStarted(ctx)
 	options := metav1.ListOptions{Limit: firstPage}
-	for {
+	for first := true; ; first = false {
 		object, err := l.inner.ListWithContext(ctx, options)
 		if err != nil {
 			return "", err
@@ -147,6 +148,11 @@ func (l *listWatch) listOnce(ctx context.Context) (string, error) {
 		list, ok := object.(*unstructured.UnstructuredList)
 		if !ok {
 			return "", fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", object)
+		}
+		if first { // all pages are of the same moment
+			if err := l.handler.ListStarted(ctx, list.GetResourceVersion()); err != nil {
+				return "", err
+			}
 		}
 		options.Limit = pageLimit(list.Items, options.Limit)
 		for i := range list.Items {
@@ -183,7 +189,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	if !l.enter() {
 		return nil, errClosed
 	}
-	w, err := l.inner.WatchWithContext(ctx, options)
+	w, err := l.open(ctx, options)
 	if err != nil {
 		l.running.Done()
 		l.failed(ctx, err)
@@ -196,6 +202,21 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		p.run()
 	}()
 	return p, nil
+}
+
+// open asks for a watch, if what was heard of is part of the API server's
+// history: from a version that is yet to come, a watch is granted as well.
+func (l *listWatch) open(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if l.history != nil {
+		position, err := strconv.ParseUint(options.ResourceVersion, 10, 64)
+		if err == nil {
+			err = l.history.Check(ctx, position)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return l.inner.WatchWithContext(ctx, options)
 }
 
 // failed notes why a watch was refused or ended. That the history is gone is

@@ -68,6 +68,8 @@ type Sink struct {
 	Connected bool     `json:"connected"`
 	LastError string   `json:"lastError"`
 	Notes     []string `json:"notes"`
+	// Batches says how events are written; left out where there is one way only.
+	Batches string `json:"batches,omitempty"`
 }
 
 // Document is how the bridge is now.
@@ -83,12 +85,12 @@ func (b *Bridge) Document() Document {
 	for _, f := range b.Flows() {
 		d.Flows = append(d.Flows, Flow{
 			CRD: f.CRD, Route: f.Route, Sink: f.Sink, Version: f.Version, State: f.State, Reason: f.Reason,
-			Objects: f.Objects, Delivered: f.Delivered, Pending: f.Pending, LagSeconds: f.Lag.Seconds(), LastError: f.LastError,
+			Objects: f.Objects, Delivered: f.Delivered, Pending: f.Pending, LagSeconds: f.Lag.Seconds(), Fenced: f.Fenced, LastError: f.LastError,
 		})
 	}
 	for name, sink := range b.Sinks {
 		s := sink.Status()
-		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...)})
+		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...), Batches: s.Batches})
 	}
 	slices.SortFunc(d.Sinks, func(a, b Sink) int { return strings.Compare(a.Name, b.Name) })
 	return d

@@ -18,6 +18,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
@@ -31,9 +32,10 @@ func startFlow(ctx context.Context, config *rest.Config, publisher sinks.Publish
 	f := flow.New(flow.ID{CRD: crdName, Route: "bench", Sink: "bench"}, flow.Environment{
 		Cluster: "bench", API: sources.Cluster{Config: config, HTTP: client}, Memory: flow.NewMemory(64 << 20),
 		Metrics: flow.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
-	}, publisher)
+	}, publisher, publisher.(journal.Journal), nil) //nolint:forcetypeassert // a stream's publisher is one
 	run := f.Start(ctx, flow.Target{
 		Resource: sources.Resource{Kind: kind, Plural: resource.Resource, Namespaced: true}, CRD: "bench", Existing: true,
+		Events: events.NewSet(events.Types()...),
 	})
 	return &pipeline{
 		delivered: func() int { return int(f.Status().Delivered) },
@@ -89,6 +91,10 @@ func startStock(ctx context.Context, config *rest.Config, publisher sinks.Publis
 	}
 	var delivered atomic.Int64
 	done := make(chan struct{})
+	if err := claim(ctx, publisher); err != nil {
+		cancel()
+		return nil, err
+	}
 	go func() {
 		defer close(done)
 		publish(ctx, queue, publisher, &delivered)
@@ -131,3 +137,26 @@ func publish(ctx context.Context, queue <-chan events.Event, publisher sinks.Pub
 		}
 	}
 }
+
+// claim takes over the flow that the publisher carries, as soon as the sink is
+// connected. What was delivered before does not matter here.
+func claim(ctx context.Context, publisher sinks.Publisher) error {
+	kept := publisher.(journal.Journal) //nolint:forcetypeassert // a stream's publisher is one
+	for {
+		_, err := kept.Claim(ctx, forgetful{})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+type forgetful struct{}
+
+func (forgetful) Reset()              {}
+func (forgetful) Restore(journal.Row) {}
+func (forgetful) Rebase()             {}

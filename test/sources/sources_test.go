@@ -66,7 +66,11 @@ func (r *recorder) wake() {
 	}
 }
 
-func (r *recorder) ListStarted(context.Context) { r.tell("list") }
+func (r *recorder) ListStarted(context.Context, string) error {
+	r.tell("list")
+	return nil
+}
+
 func (r *recorder) Listed(_ context.Context, o *unstructured.Unstructured) {
 	r.tell("listed %s", o.GetName())
 }
@@ -344,7 +348,7 @@ func TestRemoveInformer(t *testing.T) {
 	objects, err := cache.New(c.Config, cache.Options{
 		HTTPClient: c.HTTP, Mapper: mapper, Scheme: runtime.NewScheme(),
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			i := sources.NewInformer(lw, example, "", r)
+			i := sources.NewInformer(lw, example, "", nil, r)
 			informers <- i
 			return i
 		},

@@ -229,7 +229,7 @@ func TestLogin(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := test.make(t)
 			server := natstest.Start(t, l.server)
-			var log journal
+			var log logBook
 			o := options(t, server)
 			o.Auth, o.TLS, o.Logger = l.auth, l.tls, log.logger()
 			if err := os.Remove(l.secret); err != nil {

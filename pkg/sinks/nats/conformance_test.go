@@ -2,6 +2,7 @@ package nats
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -12,9 +13,14 @@ import (
 )
 
 func TestConformanceOfJetStream(t *testing.T) {
-	sinktest.Run(t, func(t *testing.T) sinktest.Harness {
+	start := func(t *testing.T) sinktest.Harness {
 		server := natstest.Start(t, "")
 		h := harness(t, server, func() Options { return options(t, server) })
+		h.OpenForgetful = harness(t, server, func() Options {
+			o := options(t, server)
+			o.JetStream.DuplicateWindow = 100 * time.Millisecond // the least that nats-server takes
+			return o
+		}).Open
 		h.OncePerID, h.Durable = true, true
 		h.Stored = func(t *testing.T) (stored []event.Event) {
 			nc := client(t, server.URL())
@@ -25,7 +31,9 @@ func TestConformanceOfJetStream(t *testing.T) {
 			return stored
 		}
 		return h
-	})
+	}
+	sinktest.Run(t, start)
+	sinktest.RunJournal(t, start)
 }
 
 func TestConformanceOfCoreNATS(t *testing.T) {
@@ -71,7 +79,11 @@ func TestConformanceOfCoreNATS(t *testing.T) {
 
 func harness(_ *testing.T, server *natstest.Server, o func() Options) sinktest.Harness {
 	return sinktest.Harness{
-		Open:    func(t *testing.T) sinks.Sink { return mustOpen(t, o()) },
+		Open: func(t *testing.T) sinks.Sink {
+			o := o()
+			o.Cluster = sinktest.Cluster
+			return mustOpen(t, o)
+		},
 		Kill:    func(t *testing.T) { server.Kill(t) },
 		Restart: func(t *testing.T) { server.Start(t) },
 		Pause:   func(t *testing.T) { server.Pause(t) },

@@ -49,6 +49,7 @@ type session struct {
 	since  time.Time
 	denial denials
 	stream streamState
+	shelf  shelf
 
 	inboxDenied chan struct{} // closed when the server refuses the subscription to answers
 
@@ -62,13 +63,14 @@ type dialer struct {
 	urls []string
 	auth Auth
 	tls  TLS
+	// optional is a subject that the server need not let the bridge hear.
+	optional string
 	// discovered are the servers that the last session heard of.
 	discovered []string
 }
 
 // keepConnected has one session after the other until ctx is done.
 func (s *Sink) keepConnected(ctx context.Context) {
-	defer close(s.stopped)
 	defer s.problems.closed()
 	for attempt := 0; ; attempt++ {
 		if attempt > 0 && !sleep(ctx, backoff(attempt)) {
@@ -91,7 +93,9 @@ func (s *Sink) keepConnected(ctx context.Context) {
 				jetstream.WithPublishAsyncMaxPending(maxPending))
 		}
 		s.problems.connect(ses.nc.ConnectedAddr())
+		s.listen(ses)
 		s.current.Store(ses)
+		s.hints.give(nil) // a request may have been made meanwhile
 		mended := ses.wait(ctx)
 		s.current.Store(nil)
 		s.dialer.discovered = ses.nc.DiscoveredServers()
@@ -164,8 +168,9 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 	o.FlusherTimeout = writeTimeout
 	o.PingInterval, o.MaxPingsOut = pingInterval, pingsOut
 	o.CustomDialer = failures
-	o.AsyncErrorCB = ses.serverSays(p)
+	o.AsyncErrorCB = ses.serverSays(p, d.optional)
 	o.ClosedCB = func(*natsgo.Conn) { close(ses.ended) }
+	o.NoEcho = true // what comes on control subjects is others'
 	wipe, err := d.auth.apply(&o)
 	if err != nil {
 		return nil, err
@@ -195,7 +200,7 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 }
 
 // serverSays is told of what the server says by the way.
-func (ses *session) serverSays(p *problems) natsgo.ErrHandler {
+func (ses *session) serverSays(p *problems, optional string) natsgo.ErrHandler {
 	return func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
 		match := violation.FindStringSubmatch(err.Error())
 		if match == nil {
@@ -207,6 +212,9 @@ func (ses *session) serverSays(p *problems) natsgo.ErrHandler {
 		verb, subject := "publish", match[2]
 		if match[1] == "Subscription" {
 			verb = "subscribe"
+			if subject == optional {
+				return
+			}
 		}
 		if isInbox(subject) {
 			subject = "_INBOX.>" // the rest is random

@@ -30,17 +30,33 @@ func encode(mode Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
 		if err := event.WriteJson(&e.Event, &payload); err != nil {
 			return nil, fmt.Errorf("event %s as JSON: %w", e.ID(), err)
 		}
-		return &natsgo.Msg{
-			Subject: subject,
-			Header:  natsgo.Header{contentType: {structuredEvents}},
-			Data:    payload.Bytes(),
-		}, nil
+		header, err := ledgerAttributes(e)
+		if err != nil {
+			return nil, fmt.Errorf("event %s as headers: %w", e.ID(), err)
+		}
+		header[contentType] = []string{structuredEvents}
+		return &natsgo.Msg{Subject: subject, Header: header, Data: payload.Bytes()}, nil
 	}
 	header, err := attributes(&e.Event)
 	if err != nil {
 		return nil, fmt.Errorf("event %s as headers: %w", e.ID(), err)
 	}
 	return &natsgo.Msg{Subject: subject, Header: header, Data: e.DataEncoded}, nil
+}
+
+// ledgerAttributes are the headers by which a bridge knows its events again
+// without reading the payload. In the structured mode they are not the
+// event's: the content type says so, and by the binding nothing else does.
+func ledgerAttributes(e *events.Event) (natsgo.Header, error) {
+	all, err := attributes(&e.Event)
+	if err != nil {
+		return nil, err
+	}
+	header := make(natsgo.Header, 10)
+	for _, name := range []string{"source", "subject", "type", events.ExtRoute, events.ExtUID, events.ExtResourceVersion, events.ExtAPIVersion, events.ExtKind} {
+		header[headerPrefix+name] = all[headerPrefix+name]
+	}
+	return header, nil
 }
 
 // attributes are all of the event's attributes as headers. The map is written

@@ -35,7 +35,7 @@ func TestEncodeBinary(t *testing.T) {
 	}
 	want := natsgo.Header{
 		"ce-specversion":     {"1.0"},
-		"ce-id":              {"uid-one.7.orders"},
+		"ce-id":              {id("one", 7)},
 		"ce-source":          {"/clusters/demo/apis/shop.example.com/orders"},
 		"ce-type":            {"dev.crbridge.resource.updated.v1"},
 		"ce-subject":         {"default/one"},
@@ -45,7 +45,7 @@ func TestEncodeBinary(t *testing.T) {
 		"ce-kind":            {"Order"},
 		"ce-namespace":       {"default"},
 		"ce-name":            {"one"},
-		"ce-uid":             {"uid-one"},
+		"ce-uid":             {uid("one").String()},
 		"ce-resourceversion": {"7"},
 		"ce-route":           {"orders"},
 		"ce-partitionkey":    {"default/one"},
@@ -67,22 +67,29 @@ func TestEncodeStructured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(natsgo.Header{"Content-Type": {"application/cloudevents+json"}}, m.Header); diff != "" {
+	want := natsgo.Header{
+		"Content-Type": {"application/cloudevents+json"},
+		// By these a bridge knows its events again; see ledgerAttributes.
+		"ce-source": {"/clusters/demo/apis/shop.example.com/orders"}, "ce-subject": {"default/one"},
+		"ce-type": {"dev.crbridge.resource.updated.v1"}, "ce-apiversion": {"shop.example.com/v1"}, "ce-kind": {"Order"},
+		"ce-uid": {uid("one").String()}, "ce-resourceversion": {"7"}, "ce-route": {"orders"},
+	}
+	if diff := cmp.Diff(want, m.Header); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 	var got map[string]any
 	if err := json.Unmarshal(m.Data, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{
-		"specversion": "1.0", "id": "uid-one.7.orders", "source": "/clusters/demo/apis/shop.example.com/orders",
+	payload := map[string]any{
+		"specversion": "1.0", "id": id("one", 7), "source": "/clusters/demo/apis/shop.example.com/orders",
 		"type": "dev.crbridge.resource.updated.v1", "subject": "default/one", "time": "2023-11-14T22:13:20.123456789Z",
 		"datacontenttype": "application/json", "apiversion": "shop.example.com/v1", "kind": "Order", "namespace": "default",
-		"name": "one", "uid": "uid-one", "resourceversion": "7", "route": "orders", "partitionkey": "default/one",
+		"name": "one", "uid": uid("one").String(), "resourceversion": "7", "route": "orders", "partitionkey": "default/one",
 		"sequence": "00000000000000000007", "inferred": true, "coalesced": true,
 		"data": map[string]any{"spec": map[string]any{"version": 7.0}}, // raw JSON, neither a string nor base64
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(payload, got); diff != "" {
 		t.Errorf("payload (-want +got):\n%s", diff)
 	}
 }

@@ -3,18 +3,25 @@ package nats
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -35,7 +42,7 @@ func subject(t testing.TB, template string) *events.SubjectTemplate {
 // options are those of a sink to a stream K8S on the server.
 func options(t testing.TB, server *natstest.Server) Options {
 	return Options{
-		Name: "main", URLs: []string{server.URL()}, Subject: subject(t, template),
+		Name: "main", Cluster: "demo", URLs: []string{server.URL()}, Subject: subject(t, template),
 		JetStream: &JetStreamOptions{Stream: "K8S", Create: true, DuplicateWindow: 2 * time.Minute},
 	}
 }
@@ -88,13 +95,39 @@ func untilStatus(t testing.TB, s *Sink, words string) {
 	})
 }
 
-// publish publishes events until they are durable.
+// orders is the flow of most tests, and change makes its events.
+var orders = sinks.Flow{Route: "orders", CRD: "orders.shop.example.com"}
+
+// publishers are the tests' publishers of the flow orders, by their sink.
+var publishers sync.Map
+
+// publisher is the one that the test uses for the sink; it is claimed.
+func publisher(t testing.TB, s *Sink) sinks.Publisher {
+	t.Helper()
+	if p, ok := publishers.Load(s); ok {
+		return p.(sinks.Publisher)
+	}
+	p := s.Publisher(orders)
+	claim(t, p, nil)
+	publishers.Store(s, p)
+	t.Cleanup(func() { publishers.Delete(s) })
+	return p
+}
+
+// publish publishes events until they are durable, as flows do.
 func publish(t testing.TB, s *Sink, batch ...events.Event) {
 	t.Helper()
-	p := s.Publisher(sinks.Flow{})
+	deliver(t, publisher(t, s), batch...)
+}
+
+func deliver(t testing.TB, p sinks.Publisher, batch ...events.Event) {
+	t.Helper()
 	eventually(t, "the events are durable", func() (string, bool) {
 		durable, err := p.Publish(t.Context(), batch)
 		batch = batch[durable:]
+		if errors.Is(err, journal.ErrReplaced) {
+			claim(t, p, nil)
+		}
 		if err != nil {
 			return err.Error(), false
 		}
@@ -102,16 +135,92 @@ func publish(t testing.TB, s *Sink, batch ...events.Event) {
 	})
 }
 
+// claim claims the publisher's flow, if it is a journal, until that works.
+func claim(t testing.TB, p sinks.Publisher, into *ledger) (c journal.Claim) {
+	t.Helper()
+	j, ok := p.(journal.Journal)
+	if !ok {
+		return c
+	}
+	if into == nil {
+		into = &ledger{}
+	}
+	eventually(t, "the flow is claimed", func() (string, bool) {
+		var err error
+		if c, err = j.Claim(t.Context(), into); err != nil {
+			return err.Error(), false
+		}
+		return "", true
+	})
+	return c
+}
+
+// ledger is what a journal has restored.
+type ledger struct {
+	rows    map[string]journal.Row
+	given   int // rows, in all
+	resets  int
+	rebases int
+}
+
+func (l *ledger) Reset() {
+	l.rows = map[string]journal.Row{}
+	l.resets++
+}
+
+func (l *ledger) Restore(row journal.Row) {
+	l.given++
+	if l.rows == nil {
+		l.rows = map[string]journal.Row{}
+	}
+	if row.Version >= l.rows[row.Key].Version {
+		l.rows[row.Key] = row
+	}
+}
+
+func (l *ledger) Rebase() { l.rebases++ }
+
+// each is all rows, as Snapshot wants them.
+func (l *ledger) each() iter.Seq[journal.Row] { return maps.Values(l.rows) }
+
+// versions says in short what the ledger has, sorted by key.
+func (l *ledger) versions() (all []string) {
+	for key, row := range l.rows {
+		words := fmt.Sprintf("%s %d", strings.TrimPrefix(key, "default/"), row.Version)
+		for word, is := range map[string]bool{" gone": row.Gone, " unsent": !row.Sent} {
+			if is {
+				words += word
+			}
+		}
+		all = append(all, words)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// uid is the object's.
+func uid(object string) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, []byte(object)) }
+
+// id is that of the event for a version of the object.
+func id(object string, version int) string { return fmt.Sprintf("%s.%d.orders", uid(object), version) }
+
 // change is the event for a version of an object.
 func change(t testing.TB, object string, version int) events.Event {
 	t.Helper()
+	return changeOf(t, orders, events.Updated, object, version)
+}
+
+// changeOf is the event for what has happened to an object of the flow.
+func changeOf(t testing.TB, f sinks.Flow, what events.Type, object string, version int) events.Event {
+	t.Helper()
+	resource, group, _ := strings.Cut(f.CRD, ".")
 	e, err := events.New(
 		events.Origin{
-			Cluster: "demo", Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders",
-			Namespaced: true, Route: "orders",
+			Cluster: "demo", Group: group, Version: "v1", Kind: "Order", Resource: resource,
+			Namespaced: true, Route: f.Route,
 		},
 		events.Change{
-			Type: events.Updated, Namespace: "default", Name: object, UID: "uid-" + object,
+			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),
 			Object: map[string]any{"spec": map[string]any{"version": version}},
 		})
@@ -156,8 +265,22 @@ func streamsOf(t testing.TB, nc *natsgo.Conn) jetstream.JetStream {
 	return js
 }
 
-// storedMessages are all messages of the stream.
+// storedMessages are all messages of the stream but the bridges' own.
 func storedMessages(t testing.TB, js jetstream.JetStream, stream string) []*natsgo.Msg {
+	t.Helper()
+	return slices.DeleteFunc(allMessages(t, js, stream), func(m *natsgo.Msg) bool { return strings.HasPrefix(m.Subject, "crbridge.") })
+}
+
+// storedIDs are the ids of the events in the stream, oldest first.
+func storedIDs(t testing.TB, js jetstream.JetStream) (ids []string) {
+	t.Helper()
+	for _, m := range storedMessages(t, js, "K8S") {
+		ids = append(ids, m.Header.Get(jetstream.MsgIDHeader))
+	}
+	return ids
+}
+
+func allMessages(t testing.TB, js jetstream.JetStream, stream string) []*natsgo.Msg {
 	t.Helper()
 	s, err := js.Stream(t.Context(), stream)
 	if err != nil {
@@ -224,22 +347,22 @@ func decodeBinary(t testing.TB, m *natsgo.Msg) event.Event {
 	return e
 }
 
-// journal keeps what is logged.
-type journal struct {
+// logBook keeps what is logged.
+type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (j *journal) Write(p []byte) (int, error) {
+func (j *logBook) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.Write(p)
 }
 
-func (j *journal) String() string {
+func (j *logBook) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.String()
 }
 
-func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+func (j *logBook) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }

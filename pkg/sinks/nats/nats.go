@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"regexp"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -32,6 +36,8 @@ const (
 type Options struct {
 	// Name is what people call the sink: in the log, in errors, in metrics.
 	Name string
+	// Cluster is what people call the Kubernetes cluster that the events come from.
+	Cluster string
 	// URLs are the servers to try, at least one. A user or password in them
 	// is refused: secrets are in files.
 	URLs []string
@@ -113,16 +119,23 @@ const (
 // Sink is a NATS sink. It keeps one connection for all its publishers.
 type Sink struct {
 	name      string
+	cluster   string
+	owner     string // of the claims that this process makes
 	subject   *events.SubjectTemplate
 	mode      Mode
 	jetstream *JetStreamOptions
 	dialer    dialer
 	log       *slog.Logger
+	metrics   *sinks.Metrics
 	problems  *problems
 	notes     notes
 
-	current  atomic.Pointer[session] // nil while there is no connection
-	inFlight *semaphore.Weighted
+	current     atomic.Pointer[session] // nil while there is no connection
+	inFlight    *semaphore.Weighted
+	openBatches *semaphore.Weighted
+	tails       *tails
+	kept        kept
+	hints       hints
 
 	publishing gate
 
@@ -147,22 +160,49 @@ func Open(o Options) (*Sink, error) {
 	ctx, stop := context.WithCancel(context.Background()) // ended by Close
 	s := &Sink{
 		name:      o.Name,
+		cluster:   o.Cluster,
+		owner:     owner(),
 		subject:   o.Subject,
 		mode:      o.Mode,
 		jetstream: o.JetStream,
 		dialer:    dialer{name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS},
 		log:       o.Logger.With("sink", o.Name),
+		metrics:   o.Metrics,
 		inFlight:  semaphore.NewWeighted(maxInFlight),
 		stop:      stop,
 		stopped:   make(chan struct{}),
+
+		openBatches: semaphore.NewWeighted(maxOpenBatches),
 	}
+	if s.jetstream != nil {
+		s.dialer.optional = s.controlPrefix() + ">"
+	}
+	s.hints.given = make(chan struct{}, 1)
+	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
 	s.problems = &problems{log: s.log, connectedMetric: func(c bool) { o.Metrics.Connected(o.Name, c) }}
 	s.problems.connectedMetric(false)
 	if s.jetstream == nil {
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
-	go s.keepConnected(ctx)
+	go func() {
+		defer close(s.stopped)
+		var keeping sync.WaitGroup
+		keeping.Go(func() { s.keepLedgers(ctx) })
+		keeping.Go(func() { s.lookInto(ctx) })
+		s.keepConnected(ctx)
+		keeping.Wait()
+		s.tails.passes.Wait()
+	}()
 	return s, nil
+}
+
+// owner names this process to people who read of it in another's log.
+func owner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return host + "/" + uuid.NewString()
 }
 
 // check refuses what can never work and fills in defaults.
@@ -215,18 +255,34 @@ func (o *JetStreamOptions) check() error {
 	return fmt.Errorf("storage %q: there are file and memory", o.Storage)
 }
 
-// Publisher is the flow's way into the sink.
-func (s *Sink) Publisher(sinks.Flow) sinks.Publisher {
+// Publisher is the flow's way into the sink. With JetStream it is the flow's
+// journal.Journal as well.
+func (s *Sink) Publisher(f sinks.Flow) sinks.Publisher {
 	if s.jetstream == nil {
 		return &corePublisher{sink: s}
 	}
-	return &streamPublisher{sink: s}
+	return s.streamPublisher(f, "")
+}
+
+func (s *Sink) streamPublisher(f sinks.Flow, foreign string) *streamPublisher {
+	resource, group, _ := strings.Cut(f.CRD, ".")
+	return &streamPublisher{
+		sink: s, flow: f, foreign: foreign, turn: semaphore.NewWeighted(1),
+		subject: s.controlSubject(f, foreign),
+		source:  source(s.cluster, f),
+		pattern: s.subject.Pattern(events.Fields{Cluster: s.cluster, Group: group, Resource: resource, Route: f.Route}),
+	}
 }
 
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
 	connected, problem := s.problems.now()
 	status := sinks.Status{Type: "nats", Connected: connected, Notes: s.notes.all()}
+	if ses := s.current.Load(); ses != nil && s.jetstream != nil {
+		if fit, f, _ := ses.stream.known(time.Time{}); fit {
+			status.Batches = f.batches()
+		}
+	}
 	if problem != "" {
 		status.LastError = "sink " + s.name + ": " + problem
 	}

@@ -44,7 +44,7 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 
 func TestStateIsLoggedOncePerChange(t *testing.T) {
 	server := natstest.New(t, "")
-	var log journal
+	var log logBook
 	registry := prometheus.NewRegistry()
 	metrics, err := sinks.NewMetrics(registry)
 	if err != nil {

@@ -5,24 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 const (
 	// A window ends when it has so many events, or so many bytes as
-	// events.Event.Size counts, or the next event is of an object that it has.
+	// events.Event.Size counts, or, where it is not atomic, the next event is
+	// of an object that it has.
 	windowEvents = 512
 	windowBytes  = 1 << 20
 	// maxPending is above all that maxInFlight lets through: an event counts
 	// as 1 KiB at least, and those of which nothing was heard are counted
 	// for ackTimeout more.
 	maxPending = 1 << 18
+	// atomicFrom is how many events a window of an unreplicated stream has at
+	// least to be written as a whole; see docs/performance.md.
+	atomicFrom = 64
+	// maxOpenBatches is below the server's limit of 50 for a stream, which
+	// other publishers share.
+	maxOpenBatches = 40
 )
 
 var (
@@ -30,68 +43,200 @@ var (
 	errNoAnswer = fmt.Errorf("the server did not answer within %v", ackTimeout)
 )
 
-// streamPublisher publishes to a JetStream stream.
+// streamPublisher publishes a flow's events to a JetStream stream, and keeps
+// its ledger there; or keeps the ledger only, of a flow that leads elsewhere.
 type streamPublisher struct {
-	sink *Sink
+	sink    *Sink
+	flow    sinks.Flow
+	foreign string // name of the sink that the events go to, where it is not this one
+	subject string // of its control messages
+	source  string // of its events
+	pattern string // of its events' subjects
+
+	// turn is held by the one call that there may be at a time. Snapshot holds
+	// it only at its beginning and its end.
+	turn *semaphore.Weighted
+
+	behindFence atomic.Bool // for those who do not hold the turn
+
+	claimed bool
+	created time.Time // of the stream that the claim was made in
+	session *session  // that was used last
+	control control   // as it was written last
+	fence   uint64    // its sequence: each batch expects it to be the last one
+	// settled: what the stream has of this flow up to here is known.
+	settled uint64
+	// ambiguous: something was sent of which it is not known whether it arrived.
+	ambiguous bool
+	// apart: the rest of the batch is not written as a whole, as the stream
+	// knows an event of it already.
+	apart bool
+	// stored are the ids of events that arrived without an answer, or behind
+	// one that did not; landed are the rows of those found by settling.
+	stored map[string]struct{}
+	landed []journal.Row
+	// count is the tail that a restart would read.
+	count tail
+	// alone: the stream no longer has what the ledger was made of, and no
+	// snapshot has either.
+	alone bool
+	// told is up to where the caller's ledger surely has all that is stored,
+	// and toldCount the length of the tail up to there. What a call returns
+	// gets into that ledger before the next call, but not before a snapshot.
+	told      uint64
+	toldCount uint64
+	written   *writtenSnapshot // not referred to yet
+	numbers   uint64           // of messages with rows
+	records   uint64           // control messages since older ones were deleted
+	shot      time.Time        // when the last snapshot began
 }
 
-// Publish publishes the batch in windows, each in one go, and waits for all
-// the acknowledgements of one before it begins the next. So an event is never
+// errNotClaimed is a mistake of the caller.
+var errNotClaimed = errors.New("the flow was not claimed")
+
+// tell takes note that the caller knows of all that is stored. It is called at
+// the beginning of a call, or when its end makes that so.
+func (p *streamPublisher) tell() {
+	if len(p.stored) == 0 && !p.ambiguous {
+		p.told, p.toldCount = p.settled, p.count.Count
+	}
+}
+
+// Publish publishes the batch in windows and waits for all the
+// acknowledgements of one before it begins the next. So an event is never
 // sent before the one before it of the same object is durable, and what a
-// failure leaves undone can be sent again in order.
+// failure leaves undone can be sent again in order. Each window expects the
+// flow's control message to be the last one still; see control.
 //
-// When ctx ends, messages that were already written may still be stored, but
-// before anything that is published later over the same connection.
+// When it is not known what has become of a window, the next call finds out
+// before it sends anything.
 func (p *streamPublisher) Publish(ctx context.Context, batch []events.Event) (durable int, err error) {
 	if !p.sink.publishing.enter() {
 		return 0, p.sink.fail(sinks.ErrClosed)
 	}
 	defer p.sink.publishing.leave()
+	if err := p.turn.Acquire(ctx, 1); err != nil {
+		return 0, p.sink.fail(err)
+	}
+	defer p.turn.Release(1)
+	if !p.claimed {
+		return 0, p.sink.fail(p.unclaimed())
+	}
+	p.tell()
 	for durable < len(batch) {
-		n, err := p.sink.publishWindow(ctx, batch[durable:])
+		n, err := p.publishNext(ctx, batch[durable:])
 		durable += n
 		if err != nil {
 			return durable, p.sink.fail(err)
 		}
 	}
+	p.stored, p.landed, p.apart = nil, nil, false // all of it is told
 	return durable, nil
 }
 
-// publishWindow publishes a window from the beginning of the batch.
-func (s *Sink) publishWindow(ctx context.Context, batch []events.Event) (durable int, err error) {
-	ses, err := s.session()
+// publishNext gets on with the batch by one window.
+func (p *streamPublisher) publishNext(ctx context.Context, batch []events.Event) (durable int, err error) {
+	ses, f, err := p.ready(ctx)
 	if err != nil {
 		return 0, err
 	}
-	maxMsgSize, err := s.ensureStream(ctx, ses)
+	if err := p.settle(ctx, ses, f, func() {}); err != nil {
+		return 0, err
+	}
+	w, err := p.window(batch, f, limit{ses.nc.MaxPayload(), "the server's max_payload"}, limit{f.maxMsgSize, "the stream's max_msg_size"})
 	if err != nil {
 		return 0, err
 	}
-	w, err := s.window(batch, limit{ses.nc.MaxPayload(), "the server's max_payload"}, limit{maxMsgSize, "the stream's max_msg_size"})
-	if err != nil {
-		return 0, err
+	if len(w.messages) == 0 {
+		return w.covers, nil // all of it had arrived
 	}
 	weight := min(w.size, maxInFlight)
-	if err := s.inFlight.Acquire(ctx, weight); err != nil {
+	if err := p.sink.inFlight.Acquire(ctx, weight); err != nil {
 		return 0, err
 	}
-	defer s.inFlight.Release(weight)
-	durable, err = w.publish(ctx, ses)
-	s.heard(ctx, ses, w, durable, err)
-	return durable, err
+	defer p.sink.inFlight.Release(weight)
+	err = p.send(ctx, ses, w)
+	p.sink.heard(ctx, ses, w, err)
+	if err == nil && p.apart && w.atomic {
+		return 0, nil
+	}
+	if err == nil {
+		return w.covers, nil
+	}
+	if errors.Is(err, journal.ErrReplaced) {
+		return 0, err // it is to be seen what of it is in there
+	}
+	return w.contiguous(p.stored), err
+}
+
+// send sends a window and takes note of what of it is stored.
+func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) error {
+	failpoint.Here(failpoint.BeforePublish)
+	var err error
+	if w.atomic {
+		err = p.sink.publishAtomic(ctx, ses, w)
+	} else {
+		err = w.publish(ctx, ses)
+	}
+	failpoint.Here(failpoint.AfterPublish)
+	for i, sequence := range w.sequences {
+		if sequence == 0 {
+			continue
+		}
+		if sequence <= p.settled && !w.duplicate[i] {
+			return p.void(fmt.Sprintf("it counts from %d, and was at %d already: it was put back to an earlier state", sequence, p.settled))
+		}
+	}
+	var refused *refusedError
+	// What was refused is not there then, and what was not is known.
+	known := err == nil || errors.As(err, &refused) && !refused.fence && w.answered
+	repeated := 0
+	highest := p.settled
+	for i, sequence := range w.sequences {
+		if sequence == 0 {
+			continue
+		}
+		highest = max(highest, sequence)
+		if w.duplicate[i] {
+			repeated++
+		} else if known {
+			p.count.add(sequence)
+		}
+		if err != nil {
+			if p.stored == nil {
+				p.stored = map[string]struct{}{}
+			}
+			p.stored[w.ids[i]] = struct{}{}
+			if known {
+				p.landed = append(p.landed, w.rows[i])
+			}
+		}
+	}
+	p.sink.metrics.Suppressed(p.sink.name, repeated)
+	switch {
+	case err != nil && known && refused.duplicate && w.atomic:
+		p.apart = true
+		return nil // nothing of it is stored; the next window has less in it
+	case known:
+		p.settled = highest
+	default:
+		p.ambiguous = true // settling finds all of it, also what is known
+	}
+	return err
 }
 
 // heard draws the conclusions from how a window went.
-func (s *Sink) heard(ctx context.Context, ses *session, w *window, durable int, err error) {
-	if durable > 0 {
+func (s *Sink) heard(ctx context.Context, ses *session, w *window, err error) {
+	if done := w.done(); len(done) > 0 {
 		s.problems.allowed(func(subject string) bool {
-			return isInbox(subject) || slices.ContainsFunc(w.messages[:durable], func(m *natsgo.Msg) bool { return m.Subject == subject })
+			return isInbox(subject) || slices.ContainsFunc(done, func(m *natsgo.Msg) bool { return m.Subject == subject })
 		})
 	}
 	var refused *refusedError
 	switch {
 	case err == nil:
 		s.problems.taken()
+	case errors.As(err, &refused) && refused.fence:
 	case errors.As(err, &refused):
 		s.problems.refused(refused.problem())
 		ses.stream.doubt()
@@ -100,12 +245,21 @@ func (s *Sink) heard(ctx context.Context, ses *session, w *window, durable int, 
 	}
 }
 
-// window is messages that are published in one go. No two of them are of one
-// object.
+// window is messages that are published in one go.
 type window struct {
 	stream   string
 	messages []*natsgo.Msg
+	ids      []string
+	rows     []journal.Row
 	size     int64
+	covers   int      // how many events of the batch are stored when it is, from the first
+	events   []string // the ids of those
+	atomic   bool     // all or none; otherwise no two are of one object
+
+	// What came of it: the sequence of each message that is stored, or 0.
+	sequences []uint64
+	duplicate []bool
+	answered  bool // there was an answer to each message
 }
 
 // limit bounds a message's headers and payload together, in bytes; 0 does not.
@@ -114,35 +268,109 @@ type limit struct {
 	by    string
 }
 
-// window encodes the first events of the batch. It fails if already the first
-// cannot be published.
-func (s *Sink) window(batch []events.Event, limits ...limit) (*window, error) {
-	w := &window{stream: s.jetstream.Stream}
-	objects := make(map[string]struct{}, min(len(batch), windowEvents))
+// window encodes the next events of the batch, without those that are stored
+// already. It fails if already the first cannot be published.
+func (p *streamPublisher) window(batch []events.Event, f facts, limits ...limit) (*window, error) {
+	s := p.sink
+	w := &window{stream: s.jetstream.Stream, atomic: f.atomic && !p.apart && (f.replicas > 1 || len(batch) >= atomicFrom)}
+	most := windowEvents
+	if f.oneByOne() || (p.apart && f.replicas > 1) {
+		most = 1
+	}
+	objects := make(map[string]struct{}, min(len(batch), most))
 	for i := range batch {
 		e := &batch[i]
 		object, size := e.Subject(), int64(e.Size())
+		if _, stored := p.stored[e.ID()]; stored {
+			w.covers++
+			w.events = append(w.events, e.ID())
+			continue
+		}
 		_, again := objects[object]
-		if again || i == windowEvents || i > 0 && w.size+size > windowBytes {
+		if (again && !w.atomic) || len(w.messages) == most || len(w.messages) > 0 && w.size+size > windowBytes {
 			break
 		}
 		m, err := s.message(e)
 		if err == nil {
 			m.Header[jetstream.MsgIDHeader] = []string{e.ID()}
 			m.Header[jetstream.ExpectedStreamHeader] = []string{w.stream}
+			if f.fenced && (len(w.messages) == 0 || !w.atomic) {
+				m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{p.subject}
+				m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(p.fence, 10)}
+			}
 			err = fits(m, e, limits...)
 		}
 		if err != nil {
-			if i == 0 {
+			if len(w.messages) == 0 {
 				return nil, err
 			}
 			break // it will be the first of a window, once all before it are durable
 		}
 		objects[object] = struct{}{}
 		w.messages = append(w.messages, m)
+		w.ids = append(w.ids, e.ID())
+		w.rows = append(w.rows, rowOf(e))
+		w.events = append(w.events, e.ID())
+		w.covers++
 		w.size += size
 	}
+	w.atomic = w.atomic && len(w.messages) > 1
+	w.sequences, w.duplicate = make([]uint64, len(w.messages)), make([]bool, len(w.messages))
 	return w, nil
+}
+
+// oneByOne: a replicated stream refuses to check a fence while another check is
+// under way, so that without atomic batches there is one message at a time.
+func (f facts) oneByOne() bool { return f.fenced && f.replicas > 1 && !f.atomic }
+
+// batches says in words how events are written to the stream.
+func (f facts) batches() string {
+	switch {
+	case f.oneByOne():
+		return "one by one: the stream is replicated and has allow_atomic false"
+	case !f.atomic:
+		return "pipelined: the stream has allow_atomic false"
+	case f.replicas > 1:
+		return "atomic"
+	}
+	return fmt.Sprintf("atomic from %d events on, pipelined below", atomicFrom)
+}
+
+// contiguous is how many events of the batch, from the first, are stored.
+func (w *window) contiguous(stored map[string]struct{}) (n int) {
+	for _, id := range w.events {
+		if _, is := stored[id]; !is {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// done are the messages that are stored.
+func (w *window) done() (stored []*natsgo.Msg) {
+	for i, sequence := range w.sequences {
+		if sequence != 0 {
+			stored = append(stored, w.messages[i])
+		}
+	}
+	return stored
+}
+
+// rowOf is what the event says of its object.
+func rowOf(e *events.Event) journal.Row {
+	extensions := e.Extensions()
+	row, _ := readRow(e.ID(), func(attribute string) string {
+		switch attribute {
+		case "subject":
+			return e.Subject()
+		case "type":
+			return e.Type()
+		}
+		value, _ := extensions[attribute].(string)
+		return value
+	})
+	return row
 }
 
 // message is the event as a message.
@@ -161,10 +389,33 @@ func fits(m *natsgo.Msg, e *events.Event, limits ...limit) error {
 	return nil
 }
 
-// publish sends all messages, waits until each of them was acknowledged or
-// failed or ctx is done, and returns how many from the first were
-// acknowledged, and why the next was not.
-func (w *window) publish(ctx context.Context, ses *session) (durable int, err error) {
+// publishAtomic writes all messages or none.
+func (s *Sink) publishAtomic(ctx context.Context, ses *session, w *window) error {
+	if err := s.openBatches.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer s.openBatches.Release(1)
+	ctx, done := ses.patience(ctx, func(subject string) bool {
+		return slices.ContainsFunc(w.messages, func(m *natsgo.Msg) bool { return m.Subject == subject })
+	})
+	defer done()
+	ack, err := jetstreamext.PublishMsgBatch(ctx, ses.js, w.messages, jetstreamext.BatchFlowControl{})
+	if err == nil {
+		for i := range w.messages {
+			w.sequences[i] = ack.Sequence - uint64(len(w.messages)-1-i)
+		}
+		w.answered = true
+		return nil
+	}
+	err = because(ctx, err)
+	var api *jetstream.APIError
+	w.answered = errors.As(err, &api)
+	return w.explain(w.messages[0], err)
+}
+
+// publish sends all messages and waits until each of them was acknowledged or
+// failed or ctx is done. Its error is why the first that is not stored is not.
+func (w *window) publish(ctx context.Context, ses *session) (err error) {
 	waiter := ses.denial.wait(len(w.messages), func(subject string) bool {
 		return slices.ContainsFunc(w.messages, func(m *natsgo.Msg) bool { return m.Subject == subject })
 	})
@@ -181,22 +432,23 @@ func (w *window) publish(ctx context.Context, ses *session) (durable int, err er
 		futures = append(futures, future)
 	}
 	answers := answers{ctx: ctx, ses: ses, denied: waiter.denied}
-	contiguous := true
+	w.answered = true
 	for i, future := range futures {
-		failure := answers.wait(future)
-		switch {
-		case !contiguous: // only waited for
-		case failure == nil:
-			durable++
-		default:
-			contiguous = false
+		ack, failure := answers.wait(future)
+		if failure == nil {
+			w.sequences[i], w.duplicate[i] = ack.Sequence, ack.Duplicate
+			continue
+		}
+		var api *jetstream.APIError
+		w.answered = w.answered && (errors.As(failure, &api) || errors.Is(failure, jetstream.ErrNoStreamResponse))
+		if err == nil {
 			err = w.explain(w.messages[i], failure)
 		}
 	}
-	if contiguous && unsent != nil {
-		err = w.explain(w.messages[durable], unsent)
+	if unsent != nil && err == nil {
+		err = w.explain(w.messages[len(futures)], unsent)
 	}
-	return durable, err
+	return err
 }
 
 // explain says in words why a message was not acknowledged.
@@ -205,7 +457,10 @@ func (w *window) explain(m *natsgo.Msg, failure error) error {
 	var api *jetstream.APIError
 	switch {
 	case errors.As(failure, &api):
-		return &refusedError{stream: w.stream, id: id, why: fmt.Sprintf("%s (%d)", api.Description, api.ErrorCode)}
+		return &refusedError{
+			stream: w.stream, id: id, why: fmt.Sprintf("%s (%d)", api.Description, api.ErrorCode),
+			fence: isWrongSequence(api), duplicate: api.ErrorCode == jetstreamext.JSErrCodeBatchPublishDuplicateMsgID,
+		}
 	case errors.Is(failure, jetstream.ErrNoStreamResponse):
 		return &refusedError{stream: w.stream, id: id, why: "no stream takes the subject " + m.Subject}
 	case errors.Is(failure, jetstream.ErrAsyncPublishTimeout):
@@ -217,6 +472,8 @@ func (w *window) explain(m *natsgo.Msg, failure error) error {
 // refusedError is a stream's no.
 type refusedError struct {
 	stream, id, why string
+	fence           bool // the control message is not the last one any more
+	duplicate       bool // the stream knows an event of a batch that is written as a whole
 }
 
 func (e *refusedError) Error() string {
@@ -236,27 +493,27 @@ type answers struct {
 	denials []denial
 }
 
-// wait returns nil if the message was acknowledged.
-func (a *answers) wait(future jetstream.PubAckFuture) error {
+// wait returns the acknowledgement of the message, or why there is none.
+func (a *answers) wait(future jetstream.PubAckFuture) (*jetstream.PubAck, error) {
 	for {
 		// What is already there counts, even if all has ended since.
 		select {
-		case <-future.Ok():
-			return nil
+		case ack := <-future.Ok():
+			return ack, nil
 		case err := <-future.Err():
-			return err
+			return nil, err
 		default:
 		}
 		for _, d := range a.denials {
 			if d.subject == future.Msg().Subject || isInbox(d.subject) {
-				return errors.New(d.words)
+				return nil, errors.New(d.words)
 			}
 		}
 		select {
-		case <-future.Ok():
-			return nil
+		case ack := <-future.Ok():
+			return ack, nil
 		case err := <-future.Err():
-			return err
+			return nil, err
 		case d := <-a.denied:
 			a.denials = append(a.denials, d)
 		case <-a.ses.ended:
@@ -268,12 +525,12 @@ func (a *answers) wait(future jetstream.PubAckFuture) error {
 }
 
 // last looks once more, as select takes any of the cases that are ready.
-func (a *answers) last(future jetstream.PubAckFuture, otherwise error) error {
+func (a *answers) last(future jetstream.PubAckFuture, otherwise error) (*jetstream.PubAck, error) {
 	select {
-	case <-future.Ok():
-		return nil
+	case ack := <-future.Ok():
+		return ack, nil
 	default:
-		return otherwise
+		return nil, otherwise
 	}
 }
 

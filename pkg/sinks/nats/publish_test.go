@@ -18,7 +18,10 @@ import (
 )
 
 func TestWindow(t *testing.T) {
-	s := &Sink{subject: subject(t, template), mode: Binary, jetstream: &JetStreamOptions{Stream: "K8S"}}
+	p := &streamPublisher{
+		sink:  &Sink{subject: subject(t, template), mode: Binary, jetstream: &JetStreamOptions{Stream: "K8S"}},
+		fence: 7, subject: "control",
+	}
 	distinct := func(n int) (batch []events.Event) {
 		for i := range n {
 			batch = append(batch, change(t, fmt.Sprint("object", i), 1))
@@ -30,36 +33,79 @@ func TestWindow(t *testing.T) {
 		return e
 	}
 	const maximum = 2 << 20
+	pipelined, atomic := facts{fenced: true, replicas: 1}, facts{fenced: true, replicas: 3, atomic: true}
 	for _, test := range []struct {
-		why   string
-		batch []events.Event
-		want  int
+		why    string
+		facts  facts
+		batch  []events.Event
+		stored []int // of the batch
+		want   []int // of the batch
+		covers int
+		atomic bool
 	}{
-		{"one event", distinct(1), 1},
-		{"distinct objects go together", distinct(10), 10},
-		{"no two of one object", batchOf(change(t, "a", 1), change(t, "b", 1), change(t, "a", 2), change(t, "c", 1)), 2},
-		{"bounded in number", distinct(windowEvents + 1), windowEvents},
+		{"one event", pipelined, distinct(1), nil, []int{0}, 1, false},
+		{"distinct objects go together", pipelined, distinct(3), nil, []int{0, 1, 2}, 3, false},
+		{"no two of one object", pipelined, batchOf(change(t, "a", 1), change(t, "b", 1), change(t, "a", 2), change(t, "c", 1)), nil, []int{0, 1}, 2, false},
+		{"as a whole, in any number of one object", atomic, batchOf(change(t, "a", 1), change(t, "a", 2)), nil, []int{0, 1}, 2, true},
+		{"one event is a whole already", atomic, distinct(1), nil, []int{0}, 1, false},
+		{"what is stored is left out", atomic, distinct(4), []int{0, 2}, []int{1, 3}, 4, true},
+		{"all but one is stored", atomic, distinct(3), []int{0, 2}, []int{1}, 3, false},
+		{"all is stored", pipelined, distinct(3), []int{0, 1, 2}, nil, 3, false},
+		{"an object's stored event makes no room needed", pipelined, batchOf(change(t, "a", 1), change(t, "a", 2)), []int{0}, []int{1}, 2, false},
 		{
-			"bounded in bytes",
-			batchOf(sized(change(t, "a", 1), windowBytes/2), sized(change(t, "b", 1), windowBytes/2), change(t, "c", 1)), 1,
+			"a small batch of an unreplicated stream is faster in pieces", facts{fenced: true, replicas: 1, atomic: true},
+			distinct(atomicFrom - 1), nil, upTo(atomicFrom - 1), atomicFrom - 1, false,
 		},
-		{"an event above the bound goes alone", batchOf(sized(change(t, "a", 1), windowBytes+1), change(t, "b", 1)), 1},
-		{"ends before an event that cannot go", batchOf(change(t, "a", 1), sized(change(t, "b", 1), maximum)), 1},
+		{
+			"a large one is not", facts{fenced: true, replicas: 1, atomic: true},
+			distinct(atomicFrom), nil, upTo(atomicFrom), atomicFrom, true,
+		},
+		{"one by one, as replicas refuse two checks at a time", facts{fenced: true, replicas: 3}, distinct(3), nil, []int{0}, 1, false},
+		{"without a fence there is nothing to check", facts{replicas: 3}, distinct(3), nil, []int{0, 1, 2}, 3, false},
+		{"bounded in number", pipelined, distinct(windowEvents + 1), nil, upTo(windowEvents), windowEvents, false},
+		{
+			"bounded in bytes", pipelined,
+			batchOf(sized(change(t, "a", 1), windowBytes/2), sized(change(t, "b", 1), windowBytes/2), change(t, "c", 1)), nil, []int{0}, 1, false,
+		},
+		{"an event above the bound goes alone", pipelined, batchOf(sized(change(t, "a", 1), windowBytes+1), change(t, "b", 1)), nil, []int{0}, 1, false},
+		{"ends before an event that cannot go", atomic, batchOf(change(t, "a", 1), sized(change(t, "b", 1), maximum)), nil, []int{0}, 1, false},
 	} {
-		w, err := s.window(test.batch, limit{maximum, "the test"})
+		p.stored = map[string]struct{}{}
+		for _, i := range test.stored {
+			p.stored[test.batch[i].ID()] = struct{}{}
+		}
+		w, err := p.window(test.batch, test.facts, limit{maximum, "the test"})
 		if err != nil {
 			t.Errorf("%s: %v", test.why, err)
 			continue
 		}
-		if len(w.messages) != test.want {
-			t.Errorf("%s: %d messages, want %d", test.why, len(w.messages), test.want)
+		if w.covers != test.covers || w.atomic != test.atomic {
+			t.Errorf("%s: covers %d, atomic is %t; want %d and %t", test.why, w.covers, w.atomic, test.covers, test.atomic)
+		}
+		var want []string
+		for _, i := range test.want {
+			want = append(want, test.batch[i].ID())
+		}
+		if diff := cmp.Diff(want, w.ids); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.why, diff)
 		}
 		for i, m := range w.messages {
-			if got, want := m.Header.Get(jetstream.MsgIDHeader), test.batch[i].ID(); got != want {
-				t.Errorf("%s: message %d has Nats-Msg-Id %q, want %q", test.why, i, got, want)
+			if got := m.Header.Get(jetstream.MsgIDHeader); got != want[i] {
+				t.Errorf("%s: message %d has Nats-Msg-Id %q, want %q", test.why, i, got, want[i])
+			}
+			fence := test.facts.fenced && (i == 0 || !w.atomic)
+			if got := m.Header.Get(jetstream.ExpectedLastSubjSeqHeader); (got == "7") != fence {
+				t.Errorf("%s: message %d expects %q as the last sequence of the control subject", test.why, i, got)
 			}
 		}
 	}
+}
+
+func upTo(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
 }
 
 func TestTooLarge(t *testing.T) {
@@ -74,14 +120,14 @@ func TestTooLarge(t *testing.T) {
 			publish(t, s, change(t, "before", 1))
 			large := change(t, "large", 1)
 			enlarge(&large)
-			p := s.Publisher(sinks.Flow{})
+			p := publisher(t, s)
 			durable, err := p.Publish(t.Context(), batchOf(change(t, "before", 2), large, change(t, "after", 1)))
 			var limit *sinks.TooLargeError
 			if !errors.As(err, &limit) || durable != 1 {
 				t.Fatalf("Publish returned %d and %v", durable, err)
 			}
-			want := fmt.Sprintf("sink %s: event uid-large.1.orders of default/large is too large: it has %d bytes, and the server's max_payload allows 1048576",
-				o.Name, limit.Size)
+			want := fmt.Sprintf("sink %s: event %s of default/large is too large: it has %d bytes, and the server's max_payload allows 1048576",
+				o.Name, id("large", 1), limit.Size)
 			if diff := cmp.Diff(want, err.Error()); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
@@ -101,7 +147,7 @@ func TestLargestEventIsTaken(t *testing.T) {
 	s := open(t, options(t, server))
 	e := change(t, "one", 1)
 	publish(t, s, e)
-	p := s.Publisher(sinks.Flow{})
+	p := publisher(t, s)
 	var limit *sinks.TooLargeError
 	e = change(t, "one", 2)
 	enlarge(&e)
@@ -117,7 +163,7 @@ func TestDuplicateCountsAsDurable(t *testing.T) {
 	s := open(t, options(t, server))
 	a, b := change(t, "a", 1), change(t, "b", 1)
 	publish(t, s, a, b)
-	durable, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(a, b, change(t, "c", 1)))
+	durable, err := publisher(t, s).Publish(t.Context(), batchOf(a, b, change(t, "c", 1)))
 	if durable != 3 || err != nil {
 		t.Errorf("Publish returned %d and %v", durable, err)
 	}
@@ -141,16 +187,16 @@ func TestDeniedSubjectIsToldAndOthersGoOn(t *testing.T) {
 	server := natstest.Start(t, fmt.Sprintf(permissions, `"k8s.*.*.*.*.secret"`, ""))
 	o := options(t, server)
 	asBridge(t, &o)
-	var log journal
+	var log logBook
 	o.Logger = log.logger()
 	s := open(t, o)
 	publish(t, s, change(t, "a", 1))
-	p := s.Publisher(sinks.Flow{})
+	p := publisher(t, s)
 	batch := batchOf(change(t, "a", 2), change(t, "secret", 1), change(t, "b", 2))
 	said := "the server does not permit the bridge to publish to k8s.demo.shop_example_com.orders.default.secret (it says: Permissions Violation)"
 	for range 3 {
 		durable, err := p.Publish(t.Context(), batch)
-		if want := "sink main: event uid-secret.1.orders: " + said; durable != 1 || err == nil || err.Error() != want {
+		if want := "sink main: event " + id("secret", 1) + ": " + said; durable != 1 || err == nil || err.Error() != want {
 			t.Fatalf("Publish returned %d and\n%v, want 1 and\n%s", durable, err, want)
 		}
 	}
@@ -195,7 +241,7 @@ func TestDeniedInboxIsTold(t *testing.T) {
 }
 
 func TestCoreNATSSaysThatItIsAtMostOnce(t *testing.T) {
-	var log journal
+	var log logBook
 	o := options(t, natstest.Start(t, ""))
 	o.JetStream, o.Logger = nil, log.logger()
 	s := open(t, o)
@@ -212,7 +258,7 @@ func TestCloseFreesThoseWhoWait(t *testing.T) {
 	server.Pause(t)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		if durable, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(change(t, "two", 1))); durable != 0 || err == nil {
+		if durable, err := publisher(t, s).Publish(t.Context(), batchOf(change(t, "two", 1))); durable != 0 || err == nil {
 			t.Errorf("Publish returned %d and %v", durable, err)
 		}
 	})
@@ -240,7 +286,7 @@ func BenchmarkPublish(b *testing.B) {
 			batch := make([]events.Event, size)
 			data := []byte(`{"spec":"` + strings.Repeat("x", 500) + `"}`)
 			publish(b, s, change(b, "warm", 1))
-			p := s.Publisher(sinks.Flow{})
+			p := publisher(b, s)
 			n := 0
 			for b.Loop() {
 				n++

@@ -24,11 +24,46 @@ const errSubjectOverlap jetstream.ErrorCode = 10065
 type streamState struct {
 	turn chan struct{} // holds a token while one publisher looks
 
-	mu         sync.Mutex
-	fit        bool
-	maxMsgSize int64 // of the stream, if it is fit; 0 means without limit
-	looked     time.Time
-	found      error // by the last look
+	mu     sync.Mutex
+	stream jetstream.Stream // for requests about it
+	fit    bool
+	facts  facts // if it is fit
+	looked time.Time
+	found  error // by the last look
+
+	// The first look of the session saw that stream end there: what was
+	// durable in an earlier session is not behind it.
+	firstCreated time.Time
+	firstLast    uint64
+}
+
+// facts are what publishers need to know of a stream that is fit.
+type facts struct {
+	created           time.Time
+	last              uint64 // sequence of its last message when the session first looked at it
+	fenced            bool   // it takes control messages
+	replicas          int
+	atomic            bool  // it takes batches that are written as a whole
+	maxMsgSize        int64 // 0 means without limit
+	maxMsgsPerSubject int64 // 0 and less mean without limit
+	maxAge            time.Duration
+}
+
+// handle is the stream, for requests about it.
+func (st *streamState) handle(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	st.mu.Lock()
+	stream := st.stream
+	st.mu.Unlock()
+	if stream != nil {
+		return stream, nil
+	}
+	stream, err := js.Stream(ctx, name)
+	if err == nil {
+		st.mu.Lock()
+		st.stream = stream
+		st.mu.Unlock()
+	}
+	return stream, err
 }
 
 // doubt has the stream looked at again before anything else is published.
@@ -39,85 +74,81 @@ func (st *streamState) doubt() {
 }
 
 // known is what a look that ended after since has found, if there was one.
-func (st *streamState) known(since time.Time) (fit bool, maxMsgSize int64, found error) {
+func (st *streamState) known(since time.Time) (fit bool, f facts, found error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.fit {
-		return true, st.maxMsgSize, nil
+		return true, st.facts, nil
 	}
 	if st.looked.After(since) {
-		return false, 0, st.found
+		return false, facts{}, st.found
 	}
-	return false, 0, nil
+	return false, facts{}, nil
 }
 
 // ensureStream sees to it that the stream is there and fit, once per session
 // and again after doubt. Publishers that come at the same time share one look.
-func (s *Sink) ensureStream(ctx context.Context, ses *session) (maxMsgSize int64, err error) {
+func (s *Sink) ensureStream(ctx context.Context, ses *session) (facts, error) {
 	asked := time.Now()
-	if fit, size, _ := ses.stream.known(asked); fit {
-		return size, nil
+	if fit, f, _ := ses.stream.known(asked); fit {
+		return f, nil
 	}
 	select {
 	case ses.stream.turn <- struct{}{}:
 		defer func() { <-ses.stream.turn }()
 	case <-ses.ended:
-		return 0, errEnded
+		return facts{}, errEnded
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return facts{}, ctx.Err()
 	}
-	fit, size, found := ses.stream.known(asked)
+	fit, f, found := ses.stream.known(asked)
 	if fit || found != nil {
-		return size, found
+		return f, found
 	}
-	size, err = s.look(ctx, ses)
+	f, err := s.look(ctx, ses)
 	if ctx.Err() != nil && err != nil {
-		return 0, err // says nothing of the stream
+		return facts{}, err // says nothing of the stream
 	}
 	ses.stream.mu.Lock()
-	ses.stream.fit, ses.stream.maxMsgSize, ses.stream.looked, ses.stream.found = err == nil, size, time.Now(), err
+	if err == nil {
+		if !ses.stream.firstCreated.Equal(f.created) {
+			ses.stream.firstCreated, ses.stream.firstLast = f.created, f.last
+		}
+		f.last = ses.stream.firstLast
+	}
+	ses.stream.fit, ses.stream.facts, ses.stream.looked, ses.stream.found = err == nil, f, time.Now(), err
 	ses.stream.mu.Unlock()
 	if err != nil {
 		s.problems.refused(err.Error())
-		return 0, err
+		return facts{}, err
 	}
 	s.problems.taken()
 	s.problems.allowed(isAPI)
-	return size, nil
+	return f, nil
 }
 
 // look asks for the stream, and gives up when the server denies that.
-func (s *Sink) look(ctx context.Context, ses *session) (maxMsgSize int64, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, errNoAnswer)
-	defer cancel()
-	ctx, giveUp := context.WithCancelCause(ctx)
-	w := ses.denial.wait(1, isAPI)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		select {
-		case denied := <-w.denied:
-			giveUp(errors.New(denied.words))
-		case <-ses.ended:
-			giveUp(errEnded)
-		case <-ctx.Done():
-		}
-	})
-	defer watching.Wait()
-	defer giveUp(nil)
-	defer ses.denial.done(w)
-
+func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
+	ctx, done := ses.patience(ctx, isAPI)
+	defer done()
 	info, err := s.getOrCreate(ctx, ses.js)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return 0, fmt.Errorf("stream %s: %w", s.jetstream.Stream, err)
+		return facts{}, fmt.Errorf("stream %s: %w", s.jetstream.Stream, because(ctx, err))
 	}
 	if reasons := s.unfit(&info.Config); len(reasons) > 0 {
-		return 0, fmt.Errorf("stream %s does not fit: %s", s.jetstream.Stream, strings.Join(reasons, "; "))
+		return facts{}, fmt.Errorf("stream %s does not fit: %s", s.jetstream.Stream, strings.Join(reasons, "; "))
 	}
-	s.notes.add(s.log, s.differences(&info.Config))
-	return max(0, int64(info.Config.MaxMsgSize)), nil
+	s.notes.set(s.log, noteStream, s.differences(&info.Config)...)
+	return facts{
+		created:           info.Created,
+		last:              info.State.LastSeq,
+		fenced:            covered(controlSubjects(info.Config.Name), info.Config.Subjects),
+		replicas:          info.Config.Replicas,
+		atomic:            info.Config.AllowAtomicPublish,
+		maxMsgSize:        max(0, int64(info.Config.MaxMsgSize)),
+		maxMsgsPerSubject: info.Config.MaxMsgsPerSubject,
+		maxAge:            info.Config.MaxAge,
+	}, nil
 }
 
 func (s *Sink) getOrCreate(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {

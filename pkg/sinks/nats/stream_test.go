@@ -13,21 +13,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
 
-// publishOnce publishes one event as soon as there is a connection, and
+// publishOnce claims the flow and publishes one event as soon as there is a connection, and
 // returns the words of the error.
 func publishOnce(t *testing.T, s *Sink) string {
 	t.Helper()
 	eventually(t, "the sink is connected", func() (string, bool) { return s.Status().LastError, s.Status().Connected })
-	e := change(t, "one", 1)
-	_, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(e))
+	p := s.Publisher(orders)
+	_, err := p.(journal.Journal).Claim(t.Context(), &ledger{})
 	if err == nil {
-		return ""
+		_, err = p.Publish(t.Context(), batchOf(change(t, "one", 1)))
 	}
-	return err.Error()
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func TestMissingStreamIsCreated(t *testing.T) {
@@ -290,7 +295,7 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	var log journal
+	var log logBook
 	o := options(t, server)
 	o.Logger = log.logger()
 	o.JetStream.Replicas, o.JetStream.Storage = 3, Memory
@@ -321,7 +326,7 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 	}
 	large := change(t, "large", 1)
 	large.DataEncoded = []byte(`"` + strings.Repeat("x", 1<<16) + `"`)
-	_, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(large))
+	_, err := publisher(t, s).Publish(t.Context(), batchOf(large))
 	if limit := new(sinks.TooLargeError); !errors.As(err, &limit) || limit.Limit != 65536 || limit.Source != "the stream's max_msg_size" {
 		t.Errorf("an event above max_msg_size: %v", err)
 	}
@@ -358,12 +363,12 @@ func TestAnotherStreamsAckDoesNotCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := change(t, "one", 2)
-	durable, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(e))
-	want := "sink main: stream K8S does not take event uid-one.2.orders: expected stream does not match (10060)"
+	durable, err := publisher(t, s).Publish(t.Context(), batchOf(e))
+	want := "sink main: stream K8S does not take event " + id("one", 2) + ": expected stream does not match (10060)"
 	if durable != 0 || err == nil || err.Error() != want {
 		t.Errorf("Publish returned %d and %v, want %s", durable, err, want)
 	}
-	_, err = s.Publisher(sinks.Flow{}).Publish(t.Context(), batchOf(e))
+	_, err = publisher(t, s).Publish(t.Context(), batchOf(e))
 	if err == nil || !strings.Contains(err.Error(), "stream OTHER has subjects of k8s.*.*.*.*.*") {
 		t.Errorf("the second time Publish returned %v, which does not name the other stream", err)
 	}
@@ -377,7 +382,12 @@ func TestBridgesThatCreateAtOnce(t *testing.T) {
 		o := options(t, server)
 		o.JetStream.MaxAge = time.Duration(n/2+1) * time.Hour // some agree with each other, some do not
 		s := open(t, o)
-		all.Go(func() { publish(t, s, change(t, fmt.Sprint("object", n), 1)) })
+		own := sinks.Flow{Route: fmt.Sprint("route", n), CRD: orders.CRD}
+		all.Go(func() {
+			p := s.Publisher(own)
+			claim(t, p, nil)
+			deliver(t, p, changeOf(t, own, events.Updated, "object", 1))
+		})
 	}
 	all.Wait()
 	if got := len(storedMessages(t, streamsOf(t, client(t, server.URL())), "K8S")); got != bridges {
@@ -388,15 +398,15 @@ func TestBridgesThatCreateAtOnce(t *testing.T) {
 func TestFullStreamIsToldAndRecovers(t *testing.T) {
 	server := natstest.Start(t, "")
 	js := streamsOf(t, client(t, server.URL()))
-	config := jetstream.StreamConfig{Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, MaxMsgs: 3, Discard: jetstream.DiscardNew}
+	config := jetstream.StreamConfig{Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, MaxMsgs: 4, Discard: jetstream.DiscardNew}
 	if _, err := js.CreateStream(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, options(t, server))
 	publish(t, s, change(t, "a", 1), change(t, "b", 1))
 	batch := batchOf(change(t, "a", 2), change(t, "b", 2), change(t, "c", 2))
-	durable, err := s.Publisher(sinks.Flow{}).Publish(t.Context(), batch)
-	want := "sink main: stream K8S does not take event uid-b.2.orders: maximum messages exceeded (10077)"
+	durable, err := publisher(t, s).Publish(t.Context(), batch)
+	want := "sink main: stream K8S does not take event " + id("b", 2) + ": maximum messages exceeded (10077)"
 	if durable != 1 || err == nil || err.Error() != want {
 		t.Errorf("Publish returned %d and %v, want 1 and %s", durable, err, want)
 	}
@@ -416,7 +426,7 @@ func TestFullStreamIsToldAndRecovers(t *testing.T) {
 		stored = append(stored, m.Header.Get(jetstream.MsgIDHeader))
 	}
 	slices.Sort(stored)
-	if diff := cmp.Diff([]string{"uid-a.1.orders", "uid-a.2.orders", "uid-b.1.orders", "uid-b.2.orders", "uid-c.2.orders"}, stored); diff != "" {
+	if diff := cmp.Diff(slices.Sorted(slices.Values([]string{id("a", 1), id("a", 2), id("b", 1), id("b", 2), id("c", 2)})), stored); diff != "" {
 		t.Errorf("stored (-want +got):\n%s", diff)
 	}
 }
@@ -430,7 +440,7 @@ func TestStructuredModeInStream(t *testing.T) {
 	if got := m.Subject; got != "k8s.demo.shop_example_com.orders.default.one" {
 		t.Errorf("subject is %s", got)
 	}
-	if got := m.Header.Get(jetstream.MsgIDHeader); got != "uid-one.1.orders" {
+	if got := m.Header.Get(jetstream.MsgIDHeader); got != id("one", 1) {
 		t.Errorf("Nats-Msg-Id is %q", got)
 	}
 	if !json.Valid(m.Data) || m.Header.Get("Content-Type") != "application/cloudevents+json" {

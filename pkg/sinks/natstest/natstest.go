@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/goleak"
 )
 
 // environment tells a test binary that it is to be the server with the
@@ -30,12 +31,17 @@ const environment = "CRBRIDGE_NATSTEST_CONFIG"
 // ready is what a server says on its standard output when it takes clients.
 const ready = "ready"
 
-// Main runs the tests, or the server if this process was started as one. It
-// does not return.
+// Main runs the tests, which must leave no goroutine behind, or the server if
+// this process was started as one. It does not return.
 func Main(m *testing.M) {
 	config := os.Getenv(environment)
 	if config == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	if err := serve(config); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -168,6 +174,25 @@ func (s *Server) Pause(t testing.TB) {
 
 // Resume ends a Pause.
 func (s *Server) Resume(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGCONT) }
+
+// Save keeps what is in the storage now. What it returns puts it back. The
+// server must not be running at either time.
+func (s *Server) Save(t testing.TB) (restore func(t testing.TB)) {
+	t.Helper()
+	storage, saved := filepath.Join(filepath.Dir(s.config), "jetstream"), filepath.Join(t.TempDir(), "saved")
+	if err := os.CopyFS(saved, os.DirFS(storage)); err != nil {
+		t.Fatal(err)
+	}
+	return func(t testing.TB) {
+		t.Helper()
+		if err := os.RemoveAll(storage); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(storage, os.DirFS(saved)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // Reload has the running server take other configuration. It does not wait
 // until it has.

@@ -4,6 +4,7 @@ package sinktest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,9 +12,11 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -22,6 +25,10 @@ import (
 type Harness struct {
 	// Open opens a new sink that leads to the server, running or not.
 	Open func(t *testing.T) sinks.Sink
+	// OpenForgetful is Open, if the sink is the first that leads to the server,
+	// but what is stored more than a moment ago is not known again by its id.
+	// It is for publishers that are journals, nil where they are not.
+	OpenForgetful func(t *testing.T) sinks.Sink
 	// Stored is what the server has taken, oldest first.
 	Stored func(t *testing.T) []event.Event
 	// Kill ends the server at once; Restart starts it again with what it had.
@@ -38,15 +45,15 @@ type Harness struct {
 	Durable bool
 }
 
+// Cluster is where the suite's events come from.
+const Cluster = "test"
+
 // patience is how long the suite waits for what has to come.
 const patience = 30 * time.Second
 
 // Run tries a sink. start gives each test a fresh harness.
 func Run(t *testing.T, start func(t *testing.T) Harness) {
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, Harness)
-	}{
+	run(t, start, []test{
 		{"keeps the order within and across batches", order},
 		{"says how far a batch is durable when an event is refused", prefix},
 		{"stores a batch that is published again as it says", again},
@@ -56,7 +63,32 @@ func Run(t *testing.T, start func(t *testing.T) Harness) {
 		{"carries hundreds of flows, whatever one of them does", many},
 		{"closes while batches are on their way", closing},
 		{"takes an empty batch for durable", empty},
-	} {
+	})
+}
+
+// RunJournal tries what a sink promises whose publishers are journals.
+func RunJournal(t *testing.T, start func(t *testing.T) Harness) {
+	run(t, start, []test{
+		{"knows nothing of a flow that is new", unknown},
+		{"gives nothing twice to who has it", claimedAgain},
+		{"publishes and records nothing that is not claimed", unclaimed},
+		{"lets another take over, and the first no more", takenOver},
+		{"keeps rows that no event tells", recorded},
+		{"begins with a snapshot and goes on with what came after", snapshot},
+		{"takes no harm from a snapshot that does not count", uncounted},
+		{"keeps two histories apart", rebased},
+		{"is claimed when its server comes", claimedLater},
+		{"stores each event once, in order, whoever claims and whenever its server is killed", handedOver},
+	})
+}
+
+type test struct {
+	name string
+	run  func(*testing.T, Harness)
+}
+
+func run(t *testing.T, start func(t *testing.T) Harness, tests []test) {
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()
 			t.Cleanup(func() { goleak.VerifyNone(t, before) }) // the last to run: all else is closed by then
@@ -84,16 +116,46 @@ func flow(n int) sinks.Flow {
 	return sinks.Flow{Route: "route" + strconv.Itoa(n), CRD: "orders.shop.example.com"}
 }
 
+// publisher is the flow's; it is claimed where it is a journal.
+func publisher(t *testing.T, s sinks.Sink, f sinks.Flow) sinks.Publisher {
+	t.Helper()
+	p := s.Publisher(f)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := claim(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// claim claims the publisher's flow, again and again until that works. One
+// that is no journal needs no claim.
+func claim(ctx context.Context, p sinks.Publisher) error {
+	if _, ok := p.(journal.Journal); !ok {
+		return nil
+	}
+	return claimWith(ctx, p, &ledger{})
+}
+
+// uid is the object's.
+func uid(object string) uuid.UUID { return uuid.NewSHA1(uuid.NameSpaceOID, []byte(object)) }
+
 // change is the event for a version of an object of a flow.
 func change(t *testing.T, f sinks.Flow, object string, version int) events.Event {
 	t.Helper()
+	return changeOf(t, f, events.Updated, object, version)
+}
+
+// changeOf is the event for what has happened to an object of a flow.
+func changeOf(t *testing.T, f sinks.Flow, what events.Type, object string, version int) events.Event {
+	t.Helper()
 	e, err := events.New(
 		events.Origin{
-			Cluster: "test", Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders",
+			Cluster: Cluster, Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders",
 			Namespaced: true, Route: f.Route,
 		},
 		events.Change{
-			Type: events.Updated, Namespace: "default", Name: object, UID: "uid-" + object,
+			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(int64(version), 0),
 			Object: map[string]any{"spec": map[string]any{"version": version}},
 		})
@@ -128,6 +190,11 @@ func deliver(ctx context.Context, p sinks.Publisher, batch []events.Event) error
 			return fmt.Errorf("publishing %d events took all of them, and returned an error: %w", len(batch), err)
 		}
 		batch = batch[durable:]
+		if errors.Is(err, journal.ErrReplaced) {
+			if err := claim(ctx, p); err != nil {
+				return err
+			}
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return fmt.Errorf("%d events are not durable: %w", len(batch), err)

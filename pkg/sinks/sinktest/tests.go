@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 func order(t *testing.T, h Harness) {
-	p := open(t, h).Publisher(flow(0))
+	p := publisher(t, open(t, h), flow(0))
 	batch := changes(t, flow(0), 3, 1, 40)
 	must(t, p, batch[:50])
 	must(t, p, batch[50:])
@@ -23,7 +24,7 @@ func order(t *testing.T, h Harness) {
 }
 
 func prefix(t *testing.T, h Harness) {
-	p := open(t, h).Publisher(flow(0))
+	p := publisher(t, open(t, h), flow(0))
 	must(t, p, changes(t, flow(0), 3, 1, 1)) // from here on the sink works
 	batch := changes(t, flow(0), 3, 2, 4)
 	const refused = 5
@@ -54,15 +55,15 @@ func prefix(t *testing.T, h Harness) {
 func again(t *testing.T, h Harness) {
 	s := open(t, h)
 	batch := changes(t, flow(0), 3, 1, 5)
-	must(t, s.Publisher(flow(0)), batch)
-	must(t, s.Publisher(flow(0)), batch[5:])
-	must(t, open(t, h).Publisher(flow(0)), batch) // as after a restart of the bridge
+	must(t, publisher(t, s, flow(0)), batch)
+	must(t, publisher(t, s, flow(0)), batch[5:])
+	must(t, publisher(t, open(t, h), flow(0)), batch) // as after a restart of the bridge
 	verify(t, h, batch)
 }
 
 func cancel(t *testing.T, h Harness) {
 	s := open(t, h)
-	p := s.Publisher(flow(0))
+	p := publisher(t, s, flow(0))
 	must(t, p, changes(t, flow(0), 3, 1, 1))
 	h.Pause(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -94,7 +95,13 @@ func unreachable(t *testing.T, h Harness) {
 	if durable, err := p.Publish(t.Context(), batch); durable != 0 || err == nil {
 		t.Errorf("Publish without a server returned %d and %v", durable, err)
 	}
+	if j, ok := p.(journal.Journal); ok {
+		if _, err := j.Claim(t.Context(), &ledger{}); err == nil {
+			t.Error("without a server the flow can be claimed")
+		}
+	}
 	h.Restart(t)
+	p = publisher(t, s, flow(0))
 	must(t, p, batch)
 	if status := s.Status(); !status.Connected || status.LastError != "" {
 		t.Errorf("the sink works, and its status is %+v", status)
@@ -110,8 +117,11 @@ func killed(t *testing.T, h Harness) {
 	var delivered []events.Event
 	progress := make(chan struct{}, flows*versions)
 	var load sync.WaitGroup
+	publishers := make([]sinks.Publisher, flows)
 	for n := range flows {
-		p := s.Publisher(flow(n))
+		publishers[n] = publisher(t, s, flow(n))
+	}
+	for n, p := range publishers {
 		var batches [][]events.Event
 		for version := 1; version <= versions; version += 2 {
 			batch := changes(t, flow(n), objects, version, version+1)
@@ -157,7 +167,11 @@ func many(t *testing.T, h Harness) {
 	defer blocked.Wait()
 	defer stop()
 	blocked.Go(func() {
-		if err := deliver(stuck, s.Publisher(flow(flows)), []events.Event{refused}); err == nil {
+		p := s.Publisher(flow(flows))
+		if err := claim(stuck, p); err != nil {
+			t.Error(err)
+		}
+		if err := deliver(stuck, p, []events.Event{refused}); err == nil {
 			t.Error("an event that cannot be stored was taken")
 		}
 	})
@@ -166,7 +180,12 @@ func many(t *testing.T, h Harness) {
 		batch := changes(t, flow(n), objects, 1, versions)
 		delivered = append(delivered, batch...)
 		others.Go(func() {
-			if err := deliver(ctx, s.Publisher(flow(n)), batch); err != nil {
+			p := s.Publisher(flow(n))
+			err := claim(ctx, p)
+			if err == nil {
+				err = deliver(ctx, p, batch)
+			}
+			if err != nil {
 				t.Errorf("flow %d: %v", n, err)
 			}
 		})
@@ -182,8 +201,11 @@ func closing(t *testing.T, h Harness) {
 	var durable, published []events.Event
 	begun := make(chan struct{}, flows)
 	var publishing sync.WaitGroup
+	publishers := make([]sinks.Publisher, flows)
 	for n := range flows {
-		p := s.Publisher(flow(n))
+		publishers[n] = publisher(t, s, flow(n))
+	}
+	for n, p := range publishers {
 		publishing.Go(func() {
 			for version := 1; ; version++ {
 				batch := changes(t, flow(n), 5, version, version)
@@ -237,7 +259,7 @@ func closing(t *testing.T, h Harness) {
 
 func empty(t *testing.T, h Harness) {
 	s := open(t, h)
-	p := s.Publisher(flow(0))
+	p := publisher(t, s, flow(0))
 	must(t, p, []events.Event{change(t, flow(0), "object", 1)})
 	if durable, err := p.Publish(t.Context(), nil); durable != 0 || err != nil {
 		t.Errorf("Publish of nothing returned %d and %v", durable, err)

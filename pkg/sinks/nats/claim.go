@@ -1,0 +1,443 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
+
+// Claim implements journal.Journal: first the control message with a new
+// epoch, which shuts everybody else out, and only then what is durable: the
+// newest snapshot and the stream's messages since.
+func (p *streamPublisher) Claim(ctx context.Context, into journal.Restorer) (journal.Claim, error) {
+	if !p.sink.publishing.enter() {
+		return journal.Claim{}, p.sink.fail(sinks.ErrClosed)
+	}
+	defer p.sink.publishing.leave()
+	if err := p.turn.Acquire(ctx, 1); err != nil {
+		return journal.Claim{}, p.sink.fail(err)
+	}
+	defer p.turn.Release(1)
+	asked := p.sink.tails.expect()
+	defer asked()
+	ses, f, err := p.ready(ctx)
+	if errors.Is(err, journal.ErrReplaced) {
+		p.claimed, err = false, nil
+	}
+	if err != nil {
+		return journal.Claim{}, p.sink.fail(err)
+	}
+	if p.claimed {
+		err := p.settle(ctx, ses, f, asked)
+		if errors.Is(err, journal.ErrReplaced) {
+			f, err = p.sink.ensureStream(ctx, ses)
+		}
+		if err != nil {
+			return journal.Claim{}, p.sink.fail(err)
+		}
+	}
+	if p.claimed {
+		for _, row := range p.landed {
+			into.Restore(row)
+		}
+		p.landed, p.stored = nil, nil
+		p.tell()
+		return journal.Claim{State: p.control.State, Known: true}, nil
+	}
+	claim, err := p.takeOver(ctx, ses, f, into, asked)
+	if err != nil {
+		return journal.Claim{}, p.sink.fail(err)
+	}
+	return claim, nil
+}
+
+// ready is the session and the stream in it. It fails with ErrReplaced where a
+// claim was made in another stream, or in one that went on from here.
+func (p *streamPublisher) ready(ctx context.Context) (*session, facts, error) {
+	ses, err := p.sink.session()
+	if err != nil {
+		return nil, facts{}, err
+	}
+	f, err := p.sink.ensureStream(ctx, ses)
+	if err != nil {
+		return nil, facts{}, err
+	}
+	if p.claimed && (!p.created.Equal(f.created) || f.last < p.settled && ses != p.session) {
+		why := "it was created anew"
+		if p.created.Equal(f.created) {
+			why = fmt.Sprintf("it ends at %d and not at %d or later: it was restored, or lost what it had not synced", f.last, p.settled)
+		}
+		return ses, f, p.void(why)
+	}
+	p.session = ses
+	return ses, f, nil
+}
+
+// void takes note that the claim is for something that is no more.
+func (p *streamPublisher) void(why string) error {
+	p.claimed = false
+	p.sink.log.Warn("stream is not what it was; the ledger is rebuilt from what there is",
+		"flow", p.flow.String(), "stream", p.sink.jetstream.Stream, "reason", why)
+	return journal.ErrReplaced
+}
+
+// unclaimed is why nothing can be done with the flow now. It may be something
+// in the background that has found the claim void.
+func (p *streamPublisher) unclaimed() error {
+	if p.created.IsZero() {
+		return errNotClaimed
+	}
+	return journal.ErrReplaced
+}
+
+// takeOver claims the flow and restores its ledger.
+func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, into journal.Restorer, asked func()) (journal.Claim, error) {
+	old, previous, wrong, err := p.moveIn(ctx, ses, f)
+	if err != nil {
+		return journal.Claim{}, err
+	}
+	claimed := previous != 0
+	if claimed && wrong == "" && !old.Stream.Equal(f.created) {
+		// Copied here from another stream. What it says of positions and
+		// sequences is nothing here.
+		claimed, old = false, control{Epoch: old.Epoch, Owner: old.Owner}
+	}
+	first, last, err := p.ends(ctx, ses)
+	if err != nil {
+		return journal.Claim{}, err
+	}
+	r := restoration{p: p, ses: ses, f: f, into: into, old: old, known: claimed && wrong == "", wrong: wrong, previous: previous, first: first}
+	to := p.fence
+	if !f.fenced {
+		to = last
+	}
+	if err := r.fromSnapshot(ctx, to); err != nil {
+		return journal.Claim{}, err
+	}
+	if err := r.fromTail(ctx, to, asked); err != nil {
+		return journal.Claim{}, err
+	}
+	p.control.State, p.control.Tail, p.count = r.state, r.tail, r.tail
+	p.control.Snapshots, p.control.Base = r.snapshots, r.base
+	p.settled, p.created, p.session = max(p.fence, to), f.created, ses
+	p.ambiguous, p.stored, p.landed, p.written = false, nil, nil, nil
+	p.claimed = true
+	p.tell()
+	p.behindFence.Store(f.fenced)
+	p.sink.keepUp(p, f.maxAge)
+	p.cleanUp(ctx, ses, f)
+	if gap := r.gap(); gap != "" {
+		p.sink.log.Warn("ledger may be incomplete", "flow", p.flow.String(), "reason", gap)
+	}
+	return journal.Claim{State: r.state, Known: claimed || r.restored, Gap: r.gap()}, nil
+}
+
+// moveIn writes the claim. A stream that takes no control messages has none.
+func (p *streamPublisher) moveIn(ctx context.Context, ses *session, f facts) (old control, previous uint64, wrong string, err error) {
+	for range 10 {
+		if f.fenced {
+			if old, previous, wrong, err = p.sink.readControl(ctx, ses, p.subject); err != nil {
+				return control{}, 0, "", err
+			}
+			if old.Rebase { // and the next, which would have named it, was not written
+				old.Base, old.Rebase = previous, false
+			}
+		}
+		p.control = control{
+			Format: controlFormat, Epoch: old.Epoch + 1, Owner: p.sink.owner, Time: time.Now().UTC(), Stream: f.created,
+			State: old.State, Snapshots: old.Snapshots, Tail: old.Tail, Base: old.Base,
+		}
+		if !f.fenced {
+			p.fence = 0
+			return control{}, 0, "", nil
+		}
+		p.fence, err = p.sink.writeControl(ctx, ses, p.subject, &p.control, previous)
+		if err == nil || !isWrongSequence(err) {
+			return old, previous, wrong, err
+		}
+		// Another was faster; what it has written is what is taken over.
+	}
+	return control{}, 0, "", fmt.Errorf("others claim the flow at the same time: %w", err)
+}
+
+// ends are the sequences of the stream's first and last message.
+func (p *streamPublisher) ends(ctx context.Context, ses *session) (first, last uint64, err error) {
+	ctx, done := ses.patience(ctx, isAPI)
+	defer done()
+	stream, err := ses.js.Stream(ctx, p.sink.jetstream.Stream)
+	if err != nil {
+		return 0, 0, apiWords(because(ctx, err))
+	}
+	state := stream.CachedInfo().State
+	return state.FirstSeq, state.LastSeq, nil
+}
+
+// restoration is one way back to a ledger.
+type restoration struct {
+	p    *streamPublisher
+	ses  *session
+	f    facts
+	into journal.Restorer
+
+	old      control // the control message that was there
+	known    bool    // there was one that could be read
+	wrong    string  // what is wrong with it otherwise
+	previous uint64  // its sequence
+	first    uint64  // of the stream's messages
+
+	from      uint64 // where the tail begins
+	newest    bool   // from the newest snapshot, or from the beginning as there never was one
+	base      uint64
+	state     journal.State
+	snapshots []snapshotRef
+	restored  bool // something was
+	tail      tail
+	before    uint64 // messages of the tail that the old control message counts
+	failed    string // why a snapshot could not be used
+}
+
+// fromSnapshot restores the newest snapshot that is whole, and not of what the
+// stream no longer has: it may have been put back to an earlier state.
+func (r *restoration) fromSnapshot(ctx context.Context, to uint64) error {
+	r.into.Reset()
+	r.from, r.state, r.base = 1, r.old.State, r.old.Base
+	candidates := r.old.Snapshots
+	store, err := r.ses.shelf.open(ctx, r.p.sink, r.ses, r.f.replicas)
+	if err == nil && !r.known {
+		candidates, err = r.ses.shelf.of(ctx, r.ses, store, r.p.shelfName())
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		r.p.sink.notes.set(r.p.sink.log, noteSnapshots, "ledgers have no snapshots, so that a restart has to read all of the stream: "+err.Error())
+		r.newest = len(candidates) == 0
+		if !r.newest {
+			r.failed = err.Error()
+		}
+		return nil
+	}
+	r.p.sink.notes.set(r.p.sink.log, noteSnapshots)
+	r.newest = true
+	for i, ref := range candidates {
+		if ref.Sequence > to {
+			continue
+		}
+		h, err := r.p.load(ctx, r.ses, store, ref, r.into)
+		switch {
+		case errors.Is(err, errEnded) || ctx.Err() != nil:
+			return because(ctx, err)
+		case err == nil && h.Stream.Equal(r.f.created):
+			r.from, r.restored = ref.Sequence+1, true
+			r.snapshots = append(r.snapshots, ref)
+			if r.known { // one to fall back to
+				r.snapshots = append(r.snapshots, candidates[i+1:]...)
+			} else {
+				r.state, r.base = h.State, h.Base
+			}
+			return nil
+		case err == nil: // of a stream of that name that is no more
+		default:
+			r.newest = false
+			r.failed = fmt.Sprintf("snapshot %s cannot be used: %v", ref.name(r.p.shelfName()), words(err))
+			r.p.sink.log.Warn("ledger is rebuilt from the stream", "flow", r.p.flow.String(), "reason", r.failed)
+		}
+		r.into.Reset()
+	}
+	return nil
+}
+
+// fromTail restores what the stream says from there on, up to the claim.
+func (r *restoration) fromTail(ctx context.Context, to uint64, asked func()) error {
+	rebased := r.base == 0 || r.from > r.base
+	rebase := func(sequence uint64) {
+		if !rebased && sequence > r.base {
+			r.into.Rebase()
+			rebased = true
+		}
+	}
+	err := r.p.sink.tails.read(&reading{
+		ctx: ctx, flow: r.p, from: r.from, to: to, toTheEnd: !r.f.fenced,
+		take: func(t tailRow) {
+			rebase(t.sequence)
+			for _, row := range t.rows {
+				r.into.Restore(row)
+			}
+			r.restored = true
+			if r.old.State.Kind == "" && t.kind != "" { // the state is lost, and the CRD may be gone as well
+				_, r.state.Version, _ = strings.Cut(t.apiVersion, "/")
+				r.state.Kind, r.state.Namespaced = t.kind, strings.Contains(t.rows[0].Key, "/")
+				r.state.CRD = r.p.flow.CRD
+			}
+			r.tail.add(t.sequence)
+			if t.sequence <= r.previous {
+				r.before++
+			}
+		},
+	}, asked)
+	if err != nil {
+		return err
+	}
+	rebase(to)
+	return nil
+}
+
+// gap says why something may be missing.
+func (r *restoration) gap() string {
+	const way = "; objects are compared with what is left of it, and some may be told of again (bridge resync tells of all)"
+	name := r.p.sink.jetstream.Stream
+	lost := r.first > r.from // messages between are no more
+	switch {
+	case r.known && r.newest && r.p.limited(r.f):
+		return "" // the newest message of each subject stays
+	case r.known && r.newest && lost && r.old.Tail.First != 0 && r.old.Tail.First < r.first:
+		return fmt.Sprintf("stream %s begins at %d, and events of this flow since %d have not been read: its retention is shorter than the time without a snapshot, or it was purged%s",
+			name, r.first, r.old.Tail.First, way)
+	case r.known && r.newest && r.before < r.old.Tail.Count:
+		return fmt.Sprintf("stream %s has %d of %d events of this flow since %d: others were deleted from it%s",
+			name, r.before, r.old.Tail.Count, r.old.Tail.First, way)
+	case !r.newest && lost:
+		return r.failed + fmt.Sprintf(", and stream %s no longer has all since the one before", name) + way
+	case !r.known && r.restored && lost:
+		return fmt.Sprintf("stream %s begins at %d and the flow's control message is gone: it was purged, or its retention is shorter than the bridge was down%s",
+			name, r.first, way)
+	case r.wrong != "":
+		return r.wrong + way
+	}
+	return ""
+}
+
+// limited tells whether the stream keeps so many messages of a subject only.
+func (p *streamPublisher) limited(f facts) bool { return f.maxMsgsPerSubject > 0 }
+
+// settle finds out what has become of what had no answer: first it moves the
+// fence, so that bytes that are still on their way come to nothing, then it
+// reads what did arrive.
+func (p *streamPublisher) settle(ctx context.Context, ses *session, f facts, asked func()) error {
+	if !p.ambiguous {
+		return nil
+	}
+	var to uint64
+	if f.fenced {
+		if err := p.moveFence(ctx, ses); err != nil {
+			return err
+		}
+		to = p.fence
+	} else {
+		var err error
+		if _, to, err = p.ends(ctx, ses); err != nil {
+			return err
+		}
+	}
+	if to > p.settled {
+		if p.stored == nil {
+			p.stored = map[string]struct{}{}
+		}
+		var found []tailRow
+		err := p.sink.tails.read(&reading{
+			ctx: ctx, flow: p, from: p.settled + 1, to: to, toTheEnd: !f.fenced,
+			take: func(t tailRow) { found = append(found, t) },
+		}, asked)
+		if err != nil {
+			return err
+		}
+		arrived := 0
+		for _, t := range found {
+			if t.id != "" {
+				arrived++
+				p.stored[t.id] = struct{}{}
+			}
+			p.landed = append(p.landed, t.rows...)
+			p.count.add(t.sequence)
+		}
+		p.sink.metrics.Suppressed(p.sink.name, arrived)
+		p.settled = to
+	}
+	p.ambiguous = false
+	return nil
+}
+
+// moveFence writes the control message once more.
+func (p *streamPublisher) moveFence(ctx context.Context, ses *session) error {
+	for range 3 {
+		next := p.control
+		next.Time, next.Tail, next.Rebase = time.Now().UTC(), p.count, false
+		sequence, err := p.sink.writeControl(ctx, ses, p.subject, &next, p.fence)
+		if err == nil {
+			p.control, p.fence = next, sequence
+			return nil
+		}
+		if !isWrongSequence(err) {
+			return err
+		}
+		if moved, err := p.whose(ctx, ses); moved || err != nil {
+			return err
+		}
+	}
+	return errors.New("the control message is not where it was said to be; trying again")
+}
+
+// whose finds out why the fence is not where it was thought to be. It tells
+// whether this bridge has moved it itself, by a message that had no answer.
+func (p *streamPublisher) whose(ctx context.Context, ses *session) (moved bool, err error) {
+	c, sequence, wrong, err := p.sink.readControl(ctx, ses, p.subject)
+	switch {
+	case err != nil:
+		return false, err
+	case sequence == 0:
+		// The subject is empty: the stream is another, or it was purged, or
+		// keeps messages for less long than the bridge was cut off.
+		ses.stream.doubt()
+		f, err := p.sink.ensureStream(ctx, ses)
+		if err != nil {
+			return false, err
+		}
+		if !p.created.Equal(f.created) {
+			return false, p.void("it was created anew")
+		}
+		p.sink.notes.set(p.sink.log, notePurged, fmt.Sprintf(
+			"control messages of stream %s were deleted while the bridge ran: it was purged, or its retention is very short; "+
+				"what readers had not read by then they have missed, and `bridge resync --route %s` tells of all objects again", p.sink.jetstream.Stream, p.flow.Route))
+		p.fence, p.alone = 0, true
+		return false, nil
+	case wrong != "" && c.Epoch <= p.control.Epoch:
+		return false, fmt.Errorf("%s: another program writes to %s", wrong, p.subject)
+	case c.Owner == p.sink.owner && c.Epoch == p.control.Epoch && sequence > p.fence:
+		p.fence = sequence
+		return true, nil
+	case c.Owner == p.sink.owner && sequence == p.fence:
+		return false, nil // refused for another message that is under way; it is tried again
+	case c.Epoch > p.control.Epoch:
+		return false, p.fenced(c.Owner)
+	default:
+		return false, p.void("its control message is an older one: it was put back to an earlier state")
+	}
+}
+
+func (p *streamPublisher) fenced(owner string) error {
+	return &journal.FencedError{Flow: p.flow.String(), Owner: owner}
+}
+
+// cleanUp deletes snapshots of the flow that nothing refers to: a bridge that
+// crashed has left them behind. What fails here is tried at the next claim.
+func (p *streamPublisher) cleanUp(ctx context.Context, ses *session, f facts) {
+	store, err := ses.shelf.open(ctx, p.sink, ses, f.replicas)
+	if err != nil {
+		return
+	}
+	refs, err := ses.shelf.of(ctx, ses, store, p.shelfName())
+	if err != nil {
+		return
+	}
+	for i, ref := range refs {
+		if !slices.Contains(p.control.Snapshots, ref) && (f.fenced && ref.Epoch < p.control.Epoch || i >= snapshotsKept) {
+			p.remove(ctx, ses, store, ref)
+		}
+	}
+}

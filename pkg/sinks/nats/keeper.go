@@ -1,0 +1,393 @@
+package nats
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
+
+// lookEvery is how often the stream's ends are looked at, and whether control
+// messages have to be written anew; leastPace is how often that is at most,
+// where messages are kept for a short time.
+const (
+	lookEvery = 30 * time.Second
+	leastPace = 250 * time.Millisecond
+)
+
+// kept is what a sink knows of the ledgers in it.
+type kept struct {
+	mu          sync.Mutex
+	claimed     map[string]*streamPublisher // by control subject
+	first, last uint64                      // of the stream, when it was last looked at
+	maxAge      time.Duration               // of its messages; 0 is without limit
+	listener    sinks.Listener
+}
+
+func (s *Sink) keepUp(p *streamPublisher, maxAge time.Duration) {
+	s.kept.mu.Lock()
+	defer s.kept.mu.Unlock()
+	if s.kept.claimed == nil {
+		s.kept.claimed = map[string]*streamPublisher{}
+	}
+	s.kept.claimed[p.subject] = p
+	s.kept.maxAge = maxAge
+}
+
+func (k *kept) ends() (first, last uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.first, k.last
+}
+
+// pace is an interval that suits a stream with ordinary retention, shorter
+// where messages are kept for a short time.
+func (k *kept) pace(usual time.Duration) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.maxAge <= 0 {
+		return usual
+	}
+	return min(usual, max(k.maxAge/10, leastPace))
+}
+
+func (k *kept) tellFenced(err *journal.FencedError) {
+	k.mu.Lock()
+	tell := k.listener.Fenced
+	k.mu.Unlock()
+	if tell != nil {
+		tell(err)
+	}
+}
+
+// Keeper implements sinks.Sink. Only a stream keeps something.
+func (s *Sink) Keeper() sinks.Keeper {
+	if s.jetstream == nil {
+		return nil
+	}
+	return s
+}
+
+// Notify implements sinks.Keeper.
+func (s *Sink) Notify(l sinks.Listener) {
+	s.kept.mu.Lock()
+	s.kept.listener = l
+	s.kept.mu.Unlock()
+	s.hints.give(nil) // the connection may be older
+}
+
+// Journal implements sinks.Keeper.
+func (s *Sink) Journal(f sinks.Flow, sink string) journal.Journal { return s.streamPublisher(f, sink) }
+
+// keepLedgers keeps control messages from being taken by retention.
+func (s *Sink) keepLedgers(ctx context.Context) {
+	if s.jetstream == nil {
+		return
+	}
+	for sleep(ctx, s.kept.pace(lookEvery)) {
+		ses, err := s.session()
+		if err != nil {
+			continue
+		}
+		s.kept.mu.Lock()
+		all := make([]*streamPublisher, 0, len(s.kept.claimed))
+		for _, p := range s.kept.claimed {
+			all = append(all, p)
+		}
+		s.kept.mu.Unlock()
+		if len(all) == 0 {
+			continue
+		}
+		first, last, err := all[0].ends(ctx, ses)
+		if err == nil {
+			s.kept.mu.Lock()
+			s.kept.first, s.kept.last = first, last
+			s.kept.mu.Unlock()
+		}
+		for _, p := range all {
+			p.refresh(ctx)
+		}
+	}
+}
+
+// listen hears what other bridges and people write to control subjects. Where
+// the server does not permit that, a claim by another is found out when
+// something is written next, and a resync when the bridge connects anew.
+func (s *Sink) listen(ses *session) {
+	if s.jetstream == nil {
+		return
+	}
+	if _, err := ses.nc.Subscribe(s.dialer.optional, s.heardControl); err != nil {
+		s.log.Debug("control messages of others are not heard", "error", err)
+	}
+}
+
+// heardControl takes a message that another connection has published. It may
+// have been refused by the stream, so that it is taken as a hint only.
+func (s *Sink) heardControl(m *natsgo.Msg) {
+	if _, ok := s.parseResync(m.Subject); ok {
+		s.hints.give(nil)
+		return
+	}
+	s.kept.mu.Lock()
+	p := s.kept.claimed[m.Subject]
+	s.kept.mu.Unlock()
+	if p == nil {
+		return
+	}
+	var c control
+	if json.Unmarshal(m.Data, &c) == nil && c.Owner != s.owner {
+		s.hints.give(p)
+	}
+}
+
+// hints are what was heard of others and has to be looked into.
+type hints struct {
+	mu     sync.Mutex
+	resync bool
+	claims map[*streamPublisher]struct{}
+	given  chan struct{} // holds a token while there are any
+}
+
+// give adds the claim of a flow, or a request for a resync where there is none.
+func (h *hints) give(claim *streamPublisher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if claim == nil {
+		h.resync = true
+	} else {
+		if h.claims == nil {
+			h.claims = map[*streamPublisher]struct{}{}
+		}
+		h.claims[claim] = struct{}{}
+	}
+	select {
+	case h.given <- struct{}{}:
+	default:
+	}
+}
+
+func (h *hints) take() (resync bool, claims map[*streamPublisher]struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	resync, claims = h.resync, h.claims
+	h.resync, h.claims = false, nil
+	return resync, claims
+}
+
+// lookInto looks into hints until ctx is done. What was heard may not be
+// stored yet, as replicas have to agree first, so each is looked into again.
+func (s *Sink) lookInto(ctx context.Context) {
+	for s.jetstream != nil {
+		select {
+		case <-s.hints.given:
+		case <-ctx.Done():
+			return
+		}
+		resync, claims := s.hints.take()
+		for _, after := range []time.Duration{0, 100 * time.Millisecond, time.Second} {
+			if !sleep(ctx, after) {
+				return
+			}
+			if resync {
+				s.recallResyncs(ctx)
+			}
+			for p := range claims {
+				p.check(ctx)
+			}
+		}
+	}
+}
+
+// check finds out whether the flow is still this bridge's.
+func (p *streamPublisher) check(ctx context.Context) {
+	if !p.turn.TryAcquire(1) {
+		return // it is in use, and finds out by that
+	}
+	defer p.turn.Release(1)
+	if !p.claimed {
+		return
+	}
+	ses, f, err := p.ready(ctx)
+	if err != nil || !f.fenced {
+		return
+	}
+	c, _, _, err := p.sink.readControl(ctx, ses, p.subject)
+	if err == nil && c.Epoch > p.control.Epoch && c.Owner != p.sink.owner {
+		p.sink.kept.tellFenced(&journal.FencedError{Flow: p.flow.String(), Owner: c.Owner})
+	}
+}
+
+func (s *Sink) parseResync(subject string) (route string, ok bool) {
+	rest, ours := strings.CutPrefix(subject, s.controlPrefix())
+	token, last, _ := strings.Cut(rest, ".")
+	if !ours || last != resyncToken {
+		return "", false
+	}
+	return events.Untoken(token)
+}
+
+// recallResyncs tells of the last request for each route.
+func (s *Sink) recallResyncs(ctx context.Context) {
+	s.kept.mu.Lock()
+	tell := s.kept.listener.Resync
+	s.kept.mu.Unlock()
+	if tell == nil {
+		return
+	}
+	ses, err := s.session()
+	if err != nil {
+		return // the next session tries again
+	}
+	if _, err := s.ensureStream(ctx, ses); err != nil {
+		return
+	}
+	subjects, err := s.subjects(ctx, ses, s.controlPrefix()+"*."+resyncToken)
+	if err != nil {
+		s.log.Debug("requests for resyncs are not known", "error", err)
+		return
+	}
+	for _, subject := range subjects {
+		if route, ok := s.parseResync(subject); ok {
+			if m, err := s.last(ctx, ses, subject); err == nil && m != nil {
+				tell(route, m.Sequence)
+			}
+		}
+	}
+}
+
+// subjects are those of the stream that match.
+func (s *Sink) subjects(ctx context.Context, ses *session, pattern string) (all []string, err error) {
+	ctx, done := ses.patience(ctx, isAPI)
+	defer done()
+	stream, err := ses.stream.handle(ctx, ses.js, s.jetstream.Stream)
+	if err != nil {
+		return nil, apiWords(because(ctx, err))
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(pattern))
+	if err != nil {
+		return nil, apiWords(because(ctx, err))
+	}
+	for subject := range info.State.Subjects {
+		all = append(all, subject)
+	}
+	return all, nil
+}
+
+// Flows implements sinks.Keeper.
+func (s *Sink) Flows(ctx context.Context) ([]sinks.Kept, error) {
+	if !s.publishing.enter() {
+		return nil, s.fail(sinks.ErrClosed)
+	}
+	defer s.publishing.leave()
+	ses, err := s.session()
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	f, err := s.ensureStream(ctx, ses)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	if !f.fenced {
+		return nil, nil // there are no control messages to know them by
+	}
+	subjects, err := s.subjects(ctx, ses, s.controlPrefix()+">")
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	var flows []sinks.Kept
+	for _, subject := range subjects {
+		if k, ok := s.parseControl(subject); ok {
+			flows = append(flows, k)
+		}
+	}
+	return flows, nil
+}
+
+// Forget implements sinks.Keeper.
+func (s *Sink) Forget(ctx context.Context, flow sinks.Kept, before time.Time) (bool, error) {
+	if !s.publishing.enter() {
+		return false, s.fail(sinks.ErrClosed)
+	}
+	defer s.publishing.leave()
+	ses, err := s.session()
+	if err != nil {
+		return false, s.fail(err)
+	}
+	f, err := s.ensureStream(ctx, ses)
+	if err != nil {
+		return false, s.fail(err)
+	}
+	foreign := flow.Sink
+	if foreign == s.name {
+		foreign = ""
+	}
+	p := s.streamPublisher(flow.Flow, foreign)
+	m, err := s.last(ctx, ses, p.subject)
+	if err != nil {
+		return false, s.fail(err)
+	}
+	if m == nil || !m.Time.Before(before) {
+		return false, nil
+	}
+	store, err := ses.shelf.open(ctx, s, ses, f.replicas)
+	if err != nil {
+		return false, s.fail(err)
+	}
+	refs, err := ses.shelf.of(ctx, ses, store, p.shelfName())
+	if err != nil {
+		return false, s.fail(err)
+	}
+	for _, ref := range refs {
+		p.remove(ctx, ses, store, ref)
+	}
+	p.purge(ctx, ses, jetstream.WithPurgeSubject(p.subject+"."+rowsToken+".>"))
+	p.purge(ctx, ses, jetstream.WithPurgeSubject(p.subject), jetstream.WithPurgeSequence(m.Sequence+1))
+	return true, nil
+}
+
+// RequestResync implements sinks.Keeper.
+func (s *Sink) RequestResync(ctx context.Context, route string) (uint64, error) {
+	if !s.publishing.enter() {
+		return 0, s.fail(sinks.ErrClosed)
+	}
+	defer s.publishing.leave()
+	ses, err := s.session()
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	f, err := s.ensureStream(ctx, ses)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	if !f.fenced {
+		return 0, s.fail(fmt.Errorf("stream %s does not take %s: a request has no place; add %s to its subjects",
+			s.jetstream.Stream, s.resyncSubject(route), controlSubjects(s.jetstream.Stream)))
+	}
+	ctx, done := ses.patience(ctx, func(subject string) bool { return subject == s.resyncSubject(route) })
+	defer done()
+	body, err := json.Marshal(map[string]any{"route": route, "by": s.owner, "time": time.Now().UTC()})
+	if err != nil {
+		return 0, err
+	}
+	ack, err := ses.js.PublishMsg(ctx, &natsgo.Msg{Subject: s.resyncSubject(route), Data: body},
+		jetstream.WithExpectStream(s.jetstream.Stream), jetstream.WithRetryAttempts(0))
+	if err != nil {
+		if _, is := errors.AsType[*jetstream.APIError](err); is {
+			return 0, s.fail(apiWords(err))
+		}
+		return 0, s.fail(because(ctx, err))
+	}
+	s.hints.give(nil) // the server sends a connection nothing of its own
+	return ack.Sequence, nil
+}
