@@ -13,16 +13,59 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/crbridge/crbridge/test/process"
+	"github.com/crbridge/crbridge/test/servers"
 )
 
 // probeTimeout bounds one question whether a server is ready: a paused server
 // accepts connections and answers nothing.
 const probeTimeout = 5 * time.Second
 
+// APIServer is one more kube-apiserver of a control plane. It takes the same
+// credentials, at an address of its own.
+type APIServer struct {
+	*process.Process
+	port int
+}
+
+// Address is where it listens, host:port.
+func (s *APIServer) Address() string { return loopback(s.port) }
+
+// Close kills the server.
+func (s *APIServer) Close() error {
+	s.Kill()
+	return nil
+}
+
+// StartAPIServer starts one more kube-apiserver, which reaches etcd at that
+// endpoint: a proxy's that delays it, for example. It logs to logFile. Ctx
+// bounds the start only.
+func (cp *ControlPlane) StartAPIServer(ctx context.Context, etcd, logFile string) (s *APIServer, err error) {
+	path, err := servers.Path(ctx, servers.KubeAPIServer, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = onFreePort(ctx, func(port int) error {
+		config := cp.Admin()
+		config.Host = "https://" + loopback(port)
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return err
+		}
+		s = &APIServer{port: port}
+		s.Process = apiServerProcess(path, cp.dir, port, client, etcd, logFile, cp.flags)
+		return s.Start(ctx)
+	})
+	return s, err
+}
+
 func newAPIServer(path, dir string, port int, client *kubernetes.Clientset, opts Options) *process.Process {
+	return apiServerProcess(path, dir, port, client, etcdEndpoint(dir), filepath.Join(opts.LogDir, "kube-apiserver.log"), opts.APIServerFlags)
+}
+
+func apiServerProcess(path, dir string, port int, client *kubernetes.Clientset, etcd, logFile string, flags []string) *process.Process {
 	file := func(name string) string { return filepath.Join(dir, name) }
 	args := []string{
-		"--etcd-servers=" + etcdEndpoint(dir),
+		"--etcd-servers=" + etcd,
 		"--bind-address=127.0.0.1",
 		"--secure-port=" + strconv.Itoa(port),
 		"--advertise-address=127.0.0.1",
@@ -42,8 +85,8 @@ func newAPIServer(path, dir string, port int, client *kubernetes.Clientset, opts
 	return process.New(process.Command{
 		Name:    "kube-apiserver",
 		Path:    path,
-		Args:    append(args, opts.APIServerFlags...),
-		LogFile: filepath.Join(opts.LogDir, "kube-apiserver.log"),
+		Args:    append(args, flags...),
+		LogFile: logFile,
 		Ready:   func(ctx context.Context) error { return apiServerReady(ctx, client) },
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"k8s.io/client-go/kubernetes"
@@ -44,6 +45,7 @@ type ControlPlane struct {
 	admin      *rest.Config
 	kubeconfig string
 	client     *kubernetes.Clientset // as admin
+	flags      []string              // of API servers, besides the usual ones
 
 	close    sync.Once
 	closeErr error
@@ -69,7 +71,7 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{dir: dir}
+	cp := &ControlPlane{dir: dir, flags: opts.APIServerFlags}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, cp.Close())
@@ -108,6 +110,9 @@ func (cp *ControlPlane) Admin() *rest.Config { return rest.CopyConfig(cp.admin) 
 
 // AdminKubeconfig returns the path of a kubeconfig with the same rights.
 func (cp *ControlPlane) AdminKubeconfig() string { return cp.kubeconfig }
+
+// Address returns where the API server listens, host:port.
+func (cp *ControlPlane) Address() string { return strings.TrimPrefix(cp.admin.Host, "https://") }
 
 // EtcdEndpoint returns etcd's client endpoint, a Unix socket.
 func (cp *ControlPlane) EtcdEndpoint() string { return etcdEndpoint(cp.dir) }

@@ -151,6 +151,9 @@ func (s *NATSServer) ready(ctx context.Context) error {
 // URL returns the server's address for clients.
 func (s *NATSServer) URL() string { return "nats://" + loopback(s.port) }
 
+// Address returns where the server takes clients, host:port.
+func (s *NATSServer) Address() string { return loopback(s.port) }
+
 // StoreDir returns the directory that the streams are in.
 func (s *NATSServer) StoreDir() string { return s.storeDir }
 
