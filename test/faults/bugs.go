@@ -1,0 +1,151 @@
+//go:build unix
+
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Bug is a mistake that the suite has to catch. It is not in the bridge's code:
+// a build with an overlay has it in its place, behind a switch.
+type Bug struct {
+	Name string
+	// Why is what goes wrong with it.
+	Why string
+	// File has Old exactly once, and New in its place. In New, BUG is true
+	// where the bug is switched on.
+	File, Old, New string
+	// Kinds of faults that bring it out, and how many of them at most.
+	Kinds  []string
+	Faults int
+}
+
+// Bugs are those that the suite is tried with.
+var Bugs = []Bug{
+	{
+		"uid ignored", "a namesake is taken for the object before it",
+		"pkg/flow/observe.go", "same := s.alive && s.known.uid == seen.uid", "same := s.alive && (BUG || s.known.uid == seen.uid)",
+		[]string{"history compacted", "bridge killed"}, 6,
+	},
+	{
+		"ledger before ack", "what the sink did not take counts as delivered",
+		"pkg/flow/deliver.go", "durable, err := r.flow.publisher.Publish(r.delivering, toSend)\n",
+		"durable, err := r.flow.publisher.Publish(r.delivering, toSend)\n\t\tif BUG {\n\t\t\tdurable, err = len(toSend), nil\n\t\t}\n",
+		[]string{"nats killed", "nats line"}, 6,
+	},
+	{
+		"no fence", "a bridge that was taken over from goes on delivering",
+		"pkg/sinks/nats/publish.go", "if f.fenced && (len(w.messages) == 0 || !w.atomic) {", "if !BUG && f.fenced && (len(w.messages) == 0 || !w.atomic) {",
+		[]string{"nats late bytes", "bridge replaced while paused"}, 20,
+	},
+	{
+		"fence not moved", "what is on its way after a failure arrives behind what is sent again",
+		"pkg/sinks/nats/claim.go", "if err := p.moveFence(ctx, ses); err != nil {\n\t\t\treturn err\n\t\t}\n", "if !BUG {\n\t\t\tif err := p.moveFence(ctx, ses); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t}\n",
+		[]string{"nats late bytes"}, 25,
+	},
+	{
+		"no settling", "what had no answer is sent again, whether or not it arrived",
+		"pkg/sinks/nats/claim.go", "if !p.ambiguous {\n\t\treturn nil\n\t}", "if BUG {\n\t\tp.ambiguous = false\n\t}\n\tif !p.ambiguous {\n\t\treturn nil\n\t}",
+		[]string{"nats line", "nats killed"}, 20,
+	},
+	{
+		"tail before epoch", "what another bridge wrote last is not read",
+		"pkg/sinks/nats/claim.go", "\tto := p.fence\n\tif !f.fenced {", "\tto := p.fence\n\tif BUG && previous > 0 {\n\t\tto = previous\n\t}\n\tif !f.fenced {",
+		[]string{"bridge killed"}, 12,
+	},
+	{
+		"position ahead", "the position is that of the newest event, also during a list",
+		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows[i.key] = r\n", "\tif BUG {\n\t\tl.position = max(l.position, r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows[i.key] = r\n",
+		[]string{"failpoint", "history compacted", "crd recreated unseen"}, 25,
+	},
+	{
+		"reordered", "of two events in a batch the second is sent first",
+		"pkg/flow/deliver.go", "\tfor retry := firstRetry; len(toSend) > 0; {\n", "\tif BUG && len(toSend) > 1 {\n\t\ttoSend[0], toSend[1] = toSend[1], toSend[0]\n\t}\n\tfor retry := firstRetry; len(toSend) > 0; {\n",
+		[]string{"nats line", "nats killed"}, 12,
+	},
+	{
+		"tombstone forgotten", "a watch that repeats itself brings the dead back",
+		"pkg/flow/ledger.go", "\tif r.Gone {\n\t\tdelete(l.rows, r.Key)\n\t\tl.dead[r.Key] = tomb{r.UID, r.Version}\n", "\tif r.Gone {\n\t\tdelete(l.rows, r.Key)\n\t\tif !BUG {\n\t\t\tl.dead[r.Key] = tomb{r.UID, r.Version}\n\t\t}\n",
+		[]string{"bridge killed"}, 15,
+	},
+	{
+		"snapshot off by one", "the first message after a snapshot is not read",
+		"pkg/sinks/nats/claim.go", "r.from, r.restored = ref.Sequence+1, true", "r.from, r.restored = ref.Sequence+1, true\n\t\t\tif BUG {\n\t\t\t\tr.from += 40\n\t\t\t}",
+		[]string{"bridge stopped", "bridge killed"}, 12,
+	},
+	{
+		"absence ignored", "what a list has not is not told to be deleted",
+		"pkg/flow/ledger.go", "return l.where(func(r row) bool { return r.list != l.list && r.version <= version })", "return l.where(func(r row) bool { return !BUG && r.list != l.list && r.version <= version })",
+		[]string{"history compacted", "crd recreated unseen"}, 6,
+	},
+	{
+		"filtered rows not kept", "what was never sent is forgotten in a crash",
+		"pkg/flow/save.go", "\tif s.rows == nil {\n", "\tif BUG {\n\t\treturn\n\t}\n\tif s.rows == nil {\n",
+		[]string{"bridge killed"}, 12,
+	},
+	{
+		"incarnation ignored", "a CRD that came back is watched from where the old one was",
+		"pkg/flow/ledger.go", "\tif l.incarnation == incarnation {\n\t\treturn false\n\t}\n", "\tif l.incarnation == incarnation {\n\t\treturn false\n\t}\n\tif BUG && l.incarnation != \"\" {\n\t\tl.incarnation = incarnation\n\t\treturn true\n\t}\n",
+		[]string{"crd recreated unseen"}, 6,
+	},
+	{
+		"drained too early", "a drain that was cut short counts as done",
+		"pkg/flow/observe.go", "for _, left := range r.flow.ledger.absent(version) {", "for n, left := range r.flow.ledger.absent(version) {\n\t\tif BUG && n > 2 {\n\t\t\tbreak\n\t\t}",
+		[]string{"crd recreated unseen"}, 6,
+	},
+	{
+		"old list believed", "a list may be older than what was delivered",
+		"pkg/sources/listwatch.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
+		[]string{"api server lags", "history compacted", "crd recreated unseen"}, 20,
+	},
+}
+
+const bugVariable = "BRIDGE_BUG"
+
+// Overlay writes, into the folder, what `go build -overlay` needs to build the
+// bridge with all bugs in it, and returns the flag. Root is the top of the tree.
+func Overlay(root, dir string) (flag string, err error) {
+	files := map[string]string{}
+	for _, bug := range Bugs {
+		content, known := files[bug.File]
+		if !known {
+			raw, err := os.ReadFile(filepath.Join(root, bug.File))
+			if err != nil {
+				return "", err
+			}
+			content = strings.Replace(string(raw), "import (\n", "import (\n\t\"github.com/crbridge/crbridge/internal/bug\"\n", 1)
+		}
+		if n := strings.Count(content, bug.Old); n != 1 {
+			return "", fmt.Errorf("bug %q: %s has its place %d times, not once: %q", bug.Name, bug.File, n, bug.Old)
+		}
+		files[bug.File] = strings.Replace(content, bug.Old, strings.ReplaceAll(bug.New, "BUG", fmt.Sprintf("bug.On(%q)", bug.Name)), 1)
+	}
+	files["internal/bug/bug.go"] = fmt.Sprintf(`// Package bug switches the bugs on that the fault suite is tried with.
+package bug
+
+import "os"
+
+var chosen = os.Getenv(%q)
+
+// On tells whether the bug is chosen.
+func On(name string) bool { return name == chosen }
+`, bugVariable)
+	replace := map[string]string{}
+	for file, content := range files {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(root, file)] = path
+	}
+	encoded, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return "-overlay=" + path, os.WriteFile(path, encoded, 0o600)
+}

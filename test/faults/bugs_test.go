@@ -1,0 +1,42 @@
+//go:build unix
+
+package faults
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// TestBugsAreCaught shows that the suite catches mistakes: each of the bugs,
+// built into the bridge, breaks a guarantee, or has the bridge not come back.
+func TestBugsAreCaught(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := Overlay(root, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge := build(t, overlay)
+	for i, bug := range Bugs {
+		t.Run(bug.Name, func(t *testing.T) {
+			const attempts = 3
+			for attempt := range attempts {
+				report, err := Run(t.Context(), Options{
+					Bridge: bridge, Env: []string{bugVariable + "=" + bug.Name}, Faults: bug.Faults, Kinds: bug.Kinds,
+					Seed: uint64(1000*i + attempt), Dir: t.TempDir(), Impatient: true,
+				})
+				switch {
+				case err != nil:
+					t.Logf("caught: %.300s", err)
+					return
+				case len(report.Violations) > 0:
+					t.Logf("caught: %d violations, the first: %v", len(report.Violations), report.Violations[0])
+					return
+				}
+			}
+			t.Errorf("not caught: %s", bug.Why)
+		})
+	}
+}

@@ -1,0 +1,70 @@
+//go:build unix
+
+package faults
+
+import (
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/crbridge/crbridge/test/servers"
+)
+
+// TestFaults breaks things 40 times. CRBRIDGE_FAULTS_SEED repeats a run's
+// choices, CRBRIDGE_FAULTS is another number, CRBRIDGE_FAULTS_KINDS names
+// the kinds to choose from, separated by commas.
+func TestFaults(t *testing.T) {
+	opts := Options{
+		Bridge: build(t), Faults: number(t, "CRBRIDGE_FAULTS", 40), Seed: uint64(number(t, "CRBRIDGE_FAULTS_SEED", rand.IntN(1_000_000))),
+		Dir: t.ArtifactDir(), Progress: progress(t),
+	}
+	if kinds := os.Getenv("CRBRIDGE_FAULTS_KINDS"); kinds != "" {
+		opts.Kinds = strings.Split(kinds, ",")
+	}
+	t.Logf("seed %d", opts.Seed)
+	report, err := Run(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("seed %d: %v", opts.Seed, err)
+	}
+	t.Log(report)
+	if len(report.Violations) > 0 {
+		t.Errorf("seed %d: violations\n%s", opts.Seed, report.Logs)
+	}
+}
+
+func number(t *testing.T, variable string, otherwise int) int {
+	t.Helper()
+	s := os.Getenv(variable)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		t.Fatalf("%s=%s: not a number of 0 or more", variable, s)
+	}
+	return n
+}
+
+// build builds the bridge with its failpoints.
+func build(t *testing.T, flags ...string) string {
+	t.Helper()
+	path, err := servers.BuildBridge(t.Context(), t.TempDir(), progress(t), append([]string{"-tags=failpoints"}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// progress is the test's log, line by line.
+func progress(t *testing.T) io.Writer { return lines{t} }
+
+type lines struct{ t *testing.T }
+
+func (l lines) Write(p []byte) (int, error) {
+	l.t.Helper()
+	l.t.Log(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}

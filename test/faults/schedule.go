@@ -1,0 +1,235 @@
+//go:build unix
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/crbridge/crbridge/test/oracle"
+)
+
+const (
+	// recovery is how long the bridge may take to deliver again after a fault.
+	// A connection that is silently dead is noticed after 30 s.
+	recovery = 90 * time.Second
+	// probeEvery is how long a probe may take until there is another.
+	probeEvery = 3 * time.Second
+	// quiet is how long everything may take to arrive at the end.
+	quiet = 60 * time.Second
+)
+
+// Run breaks things as the options say, and reports what came of it. Its error
+// is why it could not do so to the end; violations are in the report.
+func Run(ctx context.Context, opts Options) (_ *Report, err error) {
+	chosen, err := choose(opts.Kinds)
+	if err != nil {
+		return nil, err
+	}
+	report := newReport(opts)
+	w, err := newWorld(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { //nolint:contextcheck // it ends all, whatever ended the run
+		if failed := w.close(); err == nil {
+			err = failed
+		}
+	}()
+	if err := w.bridges[0].start(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := w.recovered(ctx); err != nil {
+		return nil, err
+	}
+	for n := range opts.Faults {
+		f := pick(w, chosen)
+		began := time.Now()
+		what, err := f.do(ctx, w)
+		if err != nil {
+			return nil, fmt.Errorf("fault %d, %s (%s): %w\n%s", n+1, f.name, what, err, w.logs())
+		}
+		report.Faults[f.name]++
+		if opts.Impatient {
+			past, recording := w.history.Past(), w.tap.Recording()
+			expected := w.expected()
+			expected.Quiet = false
+			if violations := oracle.Check(past, recording, expected); slices.ContainsFunc(violations, certain) {
+				report.take(w, past, recording, violations)
+				return report, nil
+			}
+		}
+		if w.random.IntN(4) == 0 { // the next one comes while this one is not over
+			w.say("%4d %s %s, %.1f s; not waited for", n+1, f.name, what, time.Since(began).Seconds())
+			continue
+		}
+		ended := time.Now()
+		took, err := w.recovered(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("fault %d, %s (%s): %w\n%s\n%s", n+1, f.name, what, err, w.bridges[0].status(ctx), w.logs())
+		}
+		report.Recovery = append(report.Recovery, took)
+		w.say("%4d %s %s, %.1f s; delivers again after %.2f s; %d changes", n+1, f.name, what, ended.Sub(began).Seconds(), took.Seconds(), w.load.changes.Load())
+	}
+	return report, w.judge(ctx, report)
+}
+
+// pick chooses the next fault, by weight.
+func pick(w *world, from []fault) fault {
+	total := 0
+	for _, f := range from {
+		total += f.weight
+	}
+	n := w.random.IntN(total)
+	for _, f := range from {
+		if n -= f.weight; n < 0 {
+			return f
+		}
+	}
+	panic("unreachable")
+}
+
+func choose(names []string) ([]fault, error) {
+	if len(names) == 0 {
+		return faults, nil
+	}
+	var chosen []fault
+	for _, name := range names {
+		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no fault %q", name)
+		}
+		chosen = append(chosen, faults[i])
+	}
+	return chosen, nil
+}
+
+// recovered waits until something that is changed now is delivered on each
+// route, and says how long that took. Everything before it is delivered then:
+// a flow keeps the order.
+func (w *world) recovered(ctx context.Context) (time.Duration, error) {
+	patience := recovery
+	if w.opts.Impatient {
+		patience = recovery / 4
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	began := time.Now()
+	before, err := w.history.Sync(ctx)
+	if err != nil {
+		return 0, err
+	}
+	probes := map[string]string{} // the CRDs, by uid
+	var asked time.Time
+	err = until(ctx, "the probes arrive", func() error {
+		if time.Since(asked) > probeEvery {
+			// Again and again: a probe that a flow finds in its first list is
+			// existing, which not all routes tell.
+			asked = time.Now()
+			for _, k := range w.kinds {
+				uid, err := k.probe(ctx)
+				if err != nil {
+					return err
+				}
+				probes[uid] = k.crd()
+			}
+		}
+		arrived := map[string]bool{}
+		messages := w.tap.Recording().Messages
+		for i := len(messages) - 1; i >= max(0, len(messages)-20_000); i-- {
+			if e := messages[i].Event; e != nil && e.Kind != "deleted" && probes[e.Attributes["uid"]] != "" {
+				arrived[e.Attributes["route"]+" "+probes[e.Attributes["uid"]]] = true
+			}
+		}
+		if len(arrived) < flows {
+			return fmt.Errorf("only on %v", slices.Sorted(maps.Keys(arrived)))
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lossy {
+		// The list that was made after the loss is older than the probes.
+		now, err := w.history.Sync(ctx)
+		if err != nil {
+			return 0, err
+		}
+		w.windows = append(w.windows, oracle.Window{From: w.caughtUp + 1, To: now})
+		w.lossy = false
+		w.caughtUp = now
+	} else {
+		w.caughtUp = before
+	}
+	return time.Since(began), nil
+}
+
+// judge waits until everything has arrived, and has the oracle look at it.
+func (w *world) judge(ctx context.Context, report *Report) error {
+	if _, err := w.recovered(ctx); err != nil {
+		return fmt.Errorf("at the end: %w\n%s\n%s", err, w.bridges[0].status(ctx), w.logs())
+	}
+	w.load.stop()
+	if _, err := w.recovered(ctx); err != nil {
+		return fmt.Errorf("at rest: %w\n%s\n%s", err, w.bridges[0].status(ctx), w.logs())
+	}
+	patience := quiet
+	if w.opts.Impatient {
+		patience = quiet / 10
+	}
+	for deadline := time.Now().Add(patience); ; {
+		if err := w.tap.Sync(ctx); err != nil {
+			return err
+		}
+		if _, err := w.history.Sync(ctx); err != nil {
+			return err
+		}
+		past, recording := w.history.Past(), w.tap.Recording()
+		violations := oracle.Check(past, recording, w.expected())
+		report.take(w, past, recording, violations)
+		if len(violations) == 0 || time.Now().After(deadline) || !slices.ContainsFunc(violations, mayPass) {
+			if len(violations) > 0 {
+				report.Logs = w.logs() + lives(past, recording, violations)
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// certain tells whether nothing that comes later can make it right, nor that
+// the recordings go on.
+func certain(v oracle.Violation) bool {
+	return v.Property == oracle.Unique || v.Property == oracle.Order || v.Property == oracle.Fencing
+}
+
+// mayPass tells whether it may be only a matter of time.
+func mayPass(v oracle.Violation) bool {
+	return v.Property == oracle.Convergence || v.Property == oracle.DeleteComplete
+}
+
+func (w *world) expected() oracle.Expectations {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	of := func(i int) oracle.Resource {
+		r := resources[i]
+		return oracle.Resource{Group: r.group, Plural: r.plural}
+	}
+	return oracle.Expectations{
+		Cluster: cluster, Stream: stream, Quiet: true, Lossy: slices.Clone(w.windows),
+		Routes: []oracle.Route{
+			{Name: "all", Resources: []oracle.Resource{of(0), of(1)}, Subject: subject, Data: true, Began: w.started},
+			{Name: "ends", Resources: []oracle.Resource{of(0)}, Events: []string{"created", "deleted"}, Subject: subject, Data: true, Began: w.started},
+			{Name: "notes", Resources: []oracle.Resource{of(2)}, Subject: subject, Began: w.started},
+		},
+	}
+}
