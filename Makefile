@@ -13,6 +13,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 TEST_TIMEOUT ?= 5m
 E2E_TIMEOUT  ?= 25m
 FUZZTIME     ?= 10s
+FAULTS       ?= 1000
 
 # Tools are built from tools/go.mod, in any module: `go -C test $(TOOL) …`.
 TOOL := tool -modfile=$(CURDIR)/tools/go.mod
@@ -78,10 +79,24 @@ bench: ## Run every benchmark
 bench-flow: ## Measure a flow beside a stock informer, on real servers (some minutes)
 	@go -C test run ./bench $(BENCHFLAGS)
 
+.PHONY: bench-ledger
+bench-ledger: ## Measure a ledger of 1,000,000 objects that outlives the process, and 1,000 flows
+	@go -C test run ./benchledger $(BENCHFLAGS)
+
+.PHONY: bench-nats
+bench-nats: ## Measure the ways to write events to JetStream, on one server and three (some minutes)
+	@go -C test run ./benchnats $(BENCHFLAGS)
+
+.PHONY: soak
+soak: servers ## Break a bridge and all around it, FAULTS (1000) times, from SEED
+	@go -C test run ./cmd/soak -faults $(FAULTS) $(if $(SEED),-seed $(SEED))
+
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark once and small, to see that it still runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
 	@$(MAKE) bench-flow BENCHFLAGS='-objects 500 -rounds 1'
+	@$(MAKE) bench-ledger BENCHFLAGS='-objects 20000 -flows 100'
+	@$(MAKE) bench-nats BENCHFLAGS=-quick
 
 .PHONY: tidy-check
 tidy-check: ## Fail if a go.mod or go.sum is not what `go mod tidy` makes
