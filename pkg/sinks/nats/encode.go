@@ -30,12 +30,7 @@ func encode(mode Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
 		if err := event.WriteJson(&e.Event, &payload); err != nil {
 			return nil, fmt.Errorf("event %s as JSON: %w", e.ID(), err)
 		}
-		header, err := ledgerAttributes(e)
-		if err != nil {
-			return nil, fmt.Errorf("event %s as headers: %w", e.ID(), err)
-		}
-		header[contentType] = []string{structuredEvents}
-		return &natsgo.Msg{Subject: subject, Header: header, Data: payload.Bytes()}, nil
+		return &natsgo.Msg{Subject: subject, Header: natsgo.Header{contentType: {structuredEvents}}, Data: payload.Bytes()}, nil
 	}
 	header, err := attributes(&e.Event)
 	if err != nil {
@@ -44,19 +39,18 @@ func encode(mode Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
 	return &natsgo.Msg{Subject: subject, Header: header, Data: e.DataEncoded}, nil
 }
 
-// ledgerAttributes are the headers by which a bridge knows its events again
-// without reading the payload. In the structured mode they are not the
-// event's: the content type says so, and by the binding nothing else does.
-func ledgerAttributes(e *events.Event) (natsgo.Header, error) {
+// mark adds the headers by which a bridge knows its events in a stream again
+// without reading their payload. Of a structured event they are no part: its
+// content type says so, and by the binding nothing else does.
+func mark(m *natsgo.Msg, e *events.Event) error {
 	all, err := attributes(&e.Event)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("event %s as headers: %w", e.ID(), err)
 	}
-	header := make(natsgo.Header, 10)
 	for _, name := range []string{"source", "subject", "type", events.ExtRoute, events.ExtUID, events.ExtResourceVersion, events.ExtAPIVersion, events.ExtKind} {
-		header[headerPrefix+name] = all[headerPrefix+name]
+		m.Header[headerPrefix+name] = all[headerPrefix+name]
 	}
-	return header, nil
+	return nil
 }
 
 // attributes are all of the event's attributes as headers. The map is written

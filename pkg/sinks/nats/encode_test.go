@@ -67,15 +67,21 @@ func TestEncodeStructured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := natsgo.Header{
+	want := natsgo.Header{"Content-Type": {"application/cloudevents+json"}}
+	if diff := cmp.Diff(want, m.Header); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+	if err := mark(m, &e); err != nil {
+		t.Fatal(err)
+	}
+	want = natsgo.Header{
 		"Content-Type": {"application/cloudevents+json"},
-		// By these a bridge knows its events again; see ledgerAttributes.
-		"ce-source": {"/clusters/demo/apis/shop.example.com/orders"}, "ce-subject": {"default/one"},
+		"ce-source":    {"/clusters/demo/apis/shop.example.com/orders"}, "ce-subject": {"default/one"},
 		"ce-type": {"dev.crbridge.resource.updated.v1"}, "ce-apiversion": {"shop.example.com/v1"}, "ce-kind": {"Order"},
 		"ce-uid": {uid("one").String()}, "ce-resourceversion": {"7"}, "ce-route": {"orders"},
 	}
 	if diff := cmp.Diff(want, m.Header); diff != "" {
-		t.Errorf("headers (-want +got):\n%s", diff)
+		t.Errorf("headers in a stream (-want +got):\n%s", diff)
 	}
 	var got map[string]any
 	if err := json.Unmarshal(m.Data, &got); err != nil {

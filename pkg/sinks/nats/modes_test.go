@@ -105,7 +105,7 @@ func TestHowBatchesAreWritten(t *testing.T) {
 		facts facts
 		want  string
 	}{
-		{"one replica", facts{replicas: 1, atomic: true, fenced: true}, "atomic from 64 events on, pipelined below"},
+		{"one replica", facts{replicas: 1, atomic: true, fenced: true}, "atomic from 256 events on, pipelined below"},
 		{"replicas", facts{replicas: 3, atomic: true, fenced: true}, "atomic"},
 		{"replicas, and no batches", facts{replicas: 3, fenced: true}, "one by one: the stream is replicated and has allow_atomic false"},
 		{"no batches", facts{replicas: 1, fenced: true}, "pipelined: the stream has allow_atomic false"},

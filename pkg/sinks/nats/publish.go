@@ -32,7 +32,7 @@ const (
 	maxPending = 1 << 18
 	// atomicFrom is how many events a window of an unreplicated stream has at
 	// least to be written as a whole; see docs/performance.md.
-	atomicFrom = 64
+	atomicFrom = 256
 	// maxOpenBatches is below the server's limit of 50 for a stream, which
 	// other publishers share.
 	maxOpenBatches = 40
@@ -375,7 +375,11 @@ func rowOf(e *events.Event) journal.Row {
 
 // message is the event as a message.
 func (s *Sink) message(e *events.Event) (*natsgo.Msg, error) {
-	return encode(s.mode, s.subject.Expand(e.Fields), e)
+	m, err := encode(s.mode, s.subject.Expand(e.Fields), e)
+	if err == nil && s.jetstream != nil && s.mode == Structured {
+		err = mark(m, e)
+	}
+	return m, err
 }
 
 // fits tells whether the message may be as large as it is.
