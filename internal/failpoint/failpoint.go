@@ -16,7 +16,7 @@ const (
 	BetweenRows    Point = "between-rows"     // rows are recorded, and the state is not
 	InSnapshot     Point = "in-snapshot"      // some of a snapshot is written
 	AfterSnapshot  Point = "after-snapshot"   // a snapshot is written, and nothing refers to it
-	InFirstList    Point = "in-first-list"    // some objects of a flow's first list are on their way
+	InFirstList    Point = "in-first-list"    // some objects of a list, perhaps a first one, are on their way
 	AfterList      Point = "after-list"       // the list is durable, and its end is not
 	WhileDraining  Point = "while-draining"   // some of a CRD's objects are told as deleted
 	AfterDrain     Point = "after-drain"      // all are, and the ledger says that there is a CRD

@@ -60,7 +60,7 @@ var Bugs = []Bug{
 	{
 		"position ahead", "the position is that of the newest event, also during a list",
 		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows[i.key] = r\n", "\tif BUG {\n\t\tl.position = max(l.position, r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows[i.key] = r\n",
-		[]string{"failpoint", "history compacted", "crd recreated unseen"}, 25,
+		[]string{"history compacted"}, 12,
 	},
 	{
 		"reordered", "of two events in a batch the second is sent first",
@@ -85,12 +85,7 @@ var Bugs = []Bug{
 	{
 		"filtered rows not kept", "what was never sent is forgotten in a crash",
 		"pkg/flow/save.go", "\tif s.rows == nil {\n", "\tif BUG {\n\t\treturn\n\t}\n\tif s.rows == nil {\n",
-		[]string{"bridge killed"}, 12,
-	},
-	{
-		"incarnation ignored", "a CRD that came back is watched from where the old one was",
-		"pkg/flow/ledger.go", "\tif l.incarnation == incarnation {\n\t\treturn false\n\t}\n", "\tif l.incarnation == incarnation {\n\t\treturn false\n\t}\n\tif BUG && l.incarnation != \"\" {\n\t\tl.incarnation = incarnation\n\t\treturn true\n\t}\n",
-		[]string{"crd recreated unseen"}, 6,
+		[]string{"stream recreated", "bridge killed"}, 10,
 	},
 	{
 		"drained too early", "a drain that was cut short counts as done",
@@ -100,7 +95,7 @@ var Bugs = []Bug{
 	{
 		"old list believed", "a list may be older than what was delivered",
 		"pkg/sources/listwatch.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
-		[]string{"api server lags", "history compacted", "crd recreated unseen"}, 20,
+		[]string{"api server lags"}, 20,
 	},
 }
 

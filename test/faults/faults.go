@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,6 +40,7 @@ var faults = []fault{
 	{"api line", 3, apiLine},
 	{"api server killed", 1, killAPIServer},
 	{"api server lags", 2, lagging},
+	{"resync requested", 1, requestResync},
 	{"etcd killed", 1, killEtcd},
 	{"history compacted", 2, compact},
 	{"crd recreated", 2, recreateCRD},
@@ -393,12 +396,21 @@ func lagging(ctx context.Context, w *world) (string, error) {
 	}
 	w.apiLine.SetTarget(w.second.Address())
 	w.apiLine.Cut()
-	if w.random.IntN(2) == 0 {
+	what := fmt.Sprintf("by %v", delay)
+	restarted, resynced := w.random.IntN(2) == 0, w.random.IntN(2) == 0
+	if restarted {
+		what += ", bridge killed"
 		if err := w.active().halt(ctx, true); err != nil {
-			return "", err
+			return what, err
 		}
 		if err := w.active().start(ctx); err != nil {
-			return "", err
+			return what, err
+		}
+	}
+	if resynced {
+		requested, err := requestResync(ctx, w)
+		if what += ", resync of " + requested; err != nil {
+			return what, err
 		}
 	}
 	d, err := w.wait(ctx, 6*time.Second)
@@ -410,10 +422,27 @@ func lagging(ctx context.Context, w *world) (string, error) {
 	}
 	w.apiLine.SetTarget(w.control.Address())
 	w.apiLine.Cut()
-	return fmt.Sprintf("by %v for %v", delay, d), nil
+	return fmt.Sprintf("%s, for %v", what, d), nil
 }
 
-// compact takes the history away that the bridge needs when it comes back.
+// requestResync has the bridge tell of a route's objects again.
+func requestResync(ctx context.Context, w *world) (string, error) {
+	routes := []string{"all", "ends", "notes"}
+	route := routes[w.random.IntN(len(routes))]
+	path, err := w.config("resync")
+	if err != nil {
+		return route, err
+	}
+	command := exec.CommandContext(ctx, w.opts.Bridge, "resync", "--config", path, "--route", route)
+	command.Env = append(os.Environ(), w.opts.Env...)
+	if output, err := command.CombinedOutput(); err != nil {
+		return route, fmt.Errorf("%w: %s", err, output)
+	}
+	return route, nil
+}
+
+// compact takes the history away that the bridge needs when it comes back. It
+// may be killed while it lists what there is instead.
 func compact(ctx context.Context, w *world) (string, error) {
 	if err := w.active().halt(ctx, true); err != nil {
 		return "", err
@@ -430,7 +459,25 @@ func compact(ctx context.Context, w *world) (string, error) {
 	if err := w.control.APIServer.Start(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("after %v", d), w.active().start(ctx)
+	what := fmt.Sprintf("after %v", d)
+	b := w.active()
+	interrupted := w.random.IntN(2) == 0
+	if interrupted {
+		b.mu.Lock()
+		b.failure = fmt.Sprintf("%s=%d:%dms", failpoint.InFirstList, 1+w.random.IntN(40), 5000)
+		b.mu.Unlock()
+	}
+	if err := b.start(ctx); err != nil || !interrupted {
+		return what, err
+	}
+	d, err = w.wait(ctx, 3*time.Second)
+	if err != nil {
+		return what, err
+	}
+	if err := b.halt(ctx, true); err != nil {
+		return what, err
+	}
+	return fmt.Sprintf("%s, bridge killed in the list after %v", what, d), b.start(ctx)
 }
 
 func recreateCRD(ctx context.Context, w *world) (string, error) {
