@@ -111,9 +111,8 @@ func (r *Run) begin(follow bool) bool {
 		r.series.recreated.Inc()
 	}
 	f.begun = true
-	if s := f.state.Selection; s != "" && s != r.target.selection() {
+	if f.ledger.selects(r.target.selection()) {
 		r.reselected = true
-		f.ledger.relist()
 		r.series.reselected.Inc()
 	}
 	if n := f.requested.Load(); n > 0 {

@@ -75,6 +75,9 @@ func describe(e *events.Event) string {
 			flags += " " + flag
 		}
 	}
+	if at := strings.LastIndex(e.ID(), ".r."); at >= 0 {
+		flags += " " + e.ID()[at+len(".r."):]
+	}
 	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Extensions()[events.ExtResourceVersion], flags)
 }
 
@@ -112,7 +115,7 @@ type harness struct {
 	flow   *Flow
 	out    *outbox
 	target Target
-	from   string // where the last run's source began
+	from   sources.Start // of the last run's source
 }
 
 func newHarness(t *testing.T) *harness {
@@ -138,7 +141,7 @@ func (h *harness) start(ctx context.Context) *Run {
 		<-r.Done()
 	})
 	follows := make(chan struct{})
-	r.source = func(ctx context.Context, from string) error {
+	r.source = func(ctx context.Context, from sources.Start) error {
 		h.from = from
 		close(follows)
 		<-ctx.Done()

@@ -7,6 +7,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // TestRunsLeaveNothing shows that what a flow's runs took is given back: its
@@ -18,7 +20,7 @@ func TestRunsLeaveNothing(t *testing.T) {
 	life := func() {
 		r := h.flow.newRun(ctx, h.target)
 		follows := make(chan struct{})
-		r.source = func(ctx context.Context, _ string) error {
+		r.source = func(ctx context.Context, _ sources.Start) error {
 			close(follows)
 			<-ctx.Done()
 			return nil

@@ -77,6 +77,9 @@ type ledger struct {
 	list   uint32
 	// rewound is the position that the API server's history ends before.
 	rewound uint64
+	// selection stands for what the route selected of the objects when all that
+	// it selected had been told of.
+	selection string
 	// resync is the last requested resync that is done, resyncing the one that
 	// is under way.
 	resync, resyncing uint64
@@ -99,7 +102,7 @@ func (l *ledger) Reset() {
 	defer l.mu.Unlock()
 	l.rows, l.pending, l.dead = map[string]row{}, map[string]pendingRow{}, map[string]tomb{}
 	l.incarnation, l.existing, l.position, l.listed, l.rewound = "", false, 0, false, 0
-	l.resync, l.resyncing, l.told = 0, 0, nil
+	l.selection, l.resync, l.resyncing, l.told = "", 0, 0, nil
 	l.changes++
 }
 
@@ -162,7 +165,7 @@ func (l *ledger) restored(s journal.State, fresh, settled bool) {
 	if fresh {
 		l.incarnation, l.existing = types.UID(s.Incarnation), s.Existing
 		l.position, l.listed, l.rewound = s.Position, s.Phase == journal.Following, s.Rewound
-		l.resync, l.resyncing = s.Resync, s.Resyncing
+		l.selection, l.resync, l.resyncing = s.Selection, s.Resync, s.Resyncing
 		for key, n := range l.told {
 			if r, ok := l.rows[key]; ok && n == s.Resyncing {
 				r.set(resent, true)
@@ -197,7 +200,7 @@ func (l *ledger) state() journal.State {
 	defer l.mu.Unlock()
 	s := journal.State{
 		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing, Position: l.position,
-		Rewound: l.rewound, Resync: l.resync, Resyncing: l.resyncing,
+		Rewound: l.rewound, Selection: l.selection, Resync: l.resync, Resyncing: l.resyncing,
 	}
 	switch {
 	case l.listed:
@@ -266,8 +269,20 @@ func (l *ledger) begin(incarnation types.UID, existing bool) (changed bool) {
 	return changed
 }
 
-// relist makes the next run list and compare: there is something that a watch
-// does not tell.
+// selects makes the selection the ledger's, where it has none, and tells
+// whether it has another one: there are objects to be told of that no watch
+// brings.
+func (l *ledger) selects(selection string) (differently bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.selection == "" {
+		l.selection = selection
+		l.changes++
+	}
+	return l.selection != selection
+}
+
+// relist makes the next run list and compare: what is known is not all.
 func (l *ledger) relist() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -292,7 +307,6 @@ func (l *ledger) startResync(number uint64) bool {
 		}
 		l.changes++
 	}
-	l.position = 0
 	return true
 }
 
@@ -449,9 +463,12 @@ func (l *ledger) ack(items []item) {
 		}
 		if i.listed {
 			l.listed = true
-			if l.resyncing != 0 && i.resync == l.resyncing {
-				l.resync, l.resyncing = l.resyncing, 0
-			}
+		}
+		if i.resync != 0 && i.resync == l.resyncing {
+			l.resync, l.resyncing = l.resyncing, 0
+		}
+		if i.selection != "" {
+			l.selection = i.selection
 		}
 	}
 	l.changes++

@@ -26,7 +26,7 @@ func (r *Run) ListStarted(_ context.Context, resourceVersion string) error {
 	if position > version {
 		return &sources.RewoundError{Position: position, Is: version}
 	}
-	if listed && r.resync == 0 && !r.reselected {
+	if listed && position > 0 && !r.surveys {
 		r.series.expired.Inc()
 	}
 	r.flow.ledger.startList()
@@ -53,14 +53,45 @@ func (r *Run) ListFinished(ctx context.Context, resourceVersion string) {
 		r.invalid(err)
 		return
 	}
+	if r.surveys {
+		r.finishSurvey(ctx, version)
+		return
+	}
 	for _, left := range r.flow.ledger.absent(version) {
 		if !r.remove(ctx, left, version, 0) {
 			return
 		}
 	}
 	if ctx.Err() == nil {
-		r.queue.mark(version, true, r.resync)
-		r.first, r.reselected, r.resync = false, false, 0
+		r.queue.mark(progress{position: version, listed: true, resync: r.resync, selection: r.target.selection()})
+		r.first, r.reselected, r.resync, r.surveyed = false, false, 0, 0
+	}
+}
+
+// finishSurvey takes note that a list has told what no watch tells. What it
+// had that is newer than the position is the watch's to tell: of these objects
+// a requested resync tells when the watch has.
+func (r *Run) finishSurvey(ctx context.Context, version uint64) {
+	if ctx.Err() != nil {
+		return
+	}
+	r.surveys, r.reselected = false, false
+	r.queue.mark(progress{selection: r.target.selection()})
+	if r.resync == 0 {
+		return
+	}
+	r.surveyed = version
+	if !r.behind {
+		r.reached(ctx, version)
+	}
+}
+
+// reached takes note that the watch has told of all up to a version, unless
+// ctx is done: the last of it may have found no room.
+func (r *Run) reached(ctx context.Context, version uint64) {
+	if r.surveyed != 0 && version >= r.surveyed && ctx.Err() == nil {
+		r.queue.mark(progress{resync: r.resync})
+		r.resync, r.surveyed = 0, 0
 	}
 }
 
@@ -72,28 +103,33 @@ func (r *Run) Changed(ctx context.Context, object *unstructured.Unstructured) {
 		return
 	}
 	r.changed(ctx, object, key, seen, false)
+	r.reached(ctx, seen.version)
 }
 
 // changed makes events of what is new about an object. Its uid tells one
 // bearer of a name from the next: the new one's arrival is the old one's end.
 func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, key string, seen row, inList bool) {
-	i := item{key: key, row: seen, position: seen.version}
+	i := item{key: key, row: seen, progress: progress{position: seen.version}}
 	if inList {
 		i.position = 0 // a list is durable when all of it is
 	}
 	s := r.flow.ledger.observe(key, seen, inList)
+	if inList && r.surveys && s.news && r.watched(seen.version) {
+		r.behind = true
+		return
+	}
 	same := s.alive && s.known.uid == seen.uid
 	change := events.Change{
 		Type: r.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
 		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
-	again := inList && r.resync != 0 && (s.risen || (same && !s.known.is(resent)))
+	owed := r.resync != 0 && same && !s.known.is(resent)
 	i.row.set(sent, same && s.known.is(sent))
-	i.row.set(resent, same && s.known.is(resent))
+	i.row.set(resent, r.resync != 0 && !owed)
 	switch {
-	case again:
-		change.Type, change.Resync = events.Existing, r.resync
-		i.row.set(resent, true)
+	case r.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news), owed && inList && (!s.news || s.known.version == 0):
+		r.resend(ctx, change, i)
+		return
 	case s.risen:
 		r.bury(ctx, i)
 		return
@@ -108,6 +144,7 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 	case same && s.known.is(doubted):
 		// It is told of again as if for the first time. Where the sink has
 		// that event already, it knows it by its id.
+		owed = false
 	case same:
 		change.Type = events.Updated
 		change.Coalesced = inList // what came between two lists is not known
@@ -118,6 +155,26 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 		}
 		failpoint.Here(failpoint.BetweenEvents)
 	}
+	r.send(ctx, change, i)
+	if owed {
+		change.Coalesced = false
+		i.row.set(sent, i.row.is(sent) || r.target.Events.Has(change.Type))
+		r.resend(ctx, change, i)
+	}
+}
+
+// watched tells whether the watch that follows a survey tells of a version.
+func (r *Run) watched(version uint64) bool {
+	position, _ := r.flow.ledger.resume()
+	return version > position
+}
+
+// resend tells of an object again, as requested: of the version that was told
+// of last, or of an object of which nothing more was told.
+func (r *Run) resend(ctx context.Context, change events.Change, i item) {
+	change.Type, change.Resync = events.Existing, r.resync
+	i.row.set(resent, true)
+	i.silent = false
 	r.send(ctx, change, i)
 }
 
@@ -154,13 +211,14 @@ func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
 		// Its namesake lived after the one that is known, which is thus gone.
 		r.remove(ctx, keyed{key, s.known}, seen.version-1, seen.version)
 	case s.known.is(buried):
-		r.put(ctx, nil, item{key: key, row: seen, gone: true, position: seen.version})
+		r.put(ctx, nil, item{key: key, row: seen, gone: true, progress: progress{position: seen.version}})
 	default:
 		r.send(ctx, events.Change{
 			Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
 			ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
-		}, item{key: key, row: seen, gone: true, position: seen.version})
+		}, item{key: key, row: seen, gone: true, progress: progress{position: seen.version}})
 	}
+	r.reached(ctx, seen.version)
 }
 
 // Progressed moves the position while nothing changes.
@@ -177,7 +235,8 @@ func (r *Run) Progressed(ctx context.Context, resourceVersion string) {
 // one thing more then, after one that found no room in time.
 func (r *Run) progress(ctx context.Context, position uint64) {
 	if position > 0 && ctx.Err() == nil {
-		r.queue.mark(position, false, 0)
+		r.queue.mark(progress{position: position})
+		r.reached(ctx, position)
 	}
 }
 
@@ -189,7 +248,7 @@ func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) 
 		namespace, name = "", left.key
 	}
 	left.version = version
-	i := item{key: left.key, row: left.row, gone: true, position: position}
+	i := item{key: left.key, row: left.row, gone: true, progress: progress{position: position}}
 	if left.is(buried) {
 		return r.put(ctx, nil, i)
 	}

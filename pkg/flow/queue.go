@@ -21,9 +21,25 @@ type item struct {
 	gone   bool
 	silent bool // the row differs in nothing that has to be durable
 
-	position uint64 // everything up to here is durable once this item is; 0 says nothing
-	listed   bool   // a complete list is durable once this item is
-	resync   uint64 // the requested one that this list was
+	progress // that is durable once this item is
+}
+
+// progress is how far a flow has come, as far as that is not in its rows. What
+// is zero says nothing.
+type progress struct {
+	position  uint64 // all that the API server has told up to here is durable
+	listed    bool   // a complete list is
+	resync    uint64 // the requested resync of that number is done
+	selection string // all is told of that the route selects so
+}
+
+// and joins two steps.
+func (p progress) and(other progress) progress {
+	p.position, p.listed, p.resync = max(p.position, other.position), p.listed || other.listed, max(p.resync, other.resync)
+	if other.selection != "" {
+		p.selection = other.selection
+	}
+	return p
 }
 
 // Memory bounds what the queues of all flows hold together. No flow waits for
@@ -140,18 +156,15 @@ func (q *queue) add(i item) {
 
 // mark says how far the flow has come with all that was added so far. It
 // needs no room: it rides on the last item that waits, where there is one.
-func (q *queue) mark(position uint64, listed bool, resync uint64) {
+func (q *queue) mark(p progress) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := len(q.items); n > 0 {
-		last := &q.items[n-1]
-		last.position = max(last.position, position)
-		last.listed = last.listed || listed
-		last.resync = max(last.resync, resync)
+		q.items[n-1].progress = q.items[n-1].and(p)
 		return
 	}
 	q.orders++
-	q.items = append(q.items, item{position: position, listed: listed, resync: resync, order: q.orders})
+	q.items = append(q.items, item{progress: p, order: q.orders})
 	signal(q.added)
 }
 

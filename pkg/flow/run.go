@@ -43,7 +43,7 @@ type Run struct {
 	series series
 	// source hands what happens from a resource version on, or all that there
 	// is, to the run's methods until ctx is done.
-	source func(ctx context.Context, from string) error
+	source func(ctx context.Context, from sources.Start) error
 
 	following  context.Context // done: no longer listen
 	listenNot  context.CancelFunc
@@ -56,11 +56,17 @@ type Run struct {
 	// anew: what was delivered before is not in the place where events go now.
 	anew bool
 	// These belong to the source's goroutine. first: a list is the first one
-	// of its incarnation. resync is the requested one that the next list is.
-	// reselected: the route selects otherwise than when the ledger was kept.
+	// of its incarnation. resync is the requested one that is under way.
+	// reselected: the route selects otherwise than when the ledger was kept,
+	// until all is told of that it selects now. surveys: the next list is a
+	// survey. behind: it had something that the watch has yet to tell.
+	// surveyed: when it was made, until the watch has come as far.
 	first      bool
 	resync     uint64
 	reselected bool
+	surveys    bool
+	behind     bool
+	surveyed   uint64
 
 	// unanswered is what is left of the batch that was on its way when
 	// delivering ended; only deliver writes it.
@@ -126,7 +132,7 @@ func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 		series: f.env.Metrics.of(f.id),
 		done:   make(chan struct{}),
 	}
-	r.source = func(ctx context.Context, from string) error {
+	r.source = func(ctx context.Context, from sources.Start) error {
 		return sources.Follow(ctx, f.env.API, target.Resource, from, r)
 	}
 	r.delivering, r.deliverNot = context.WithCancel(ctx)
@@ -231,11 +237,12 @@ func (r *Run) run(follow bool) {
 // is told to end. A source that cannot go on is not asked again.
 func (r *Run) follow() {
 	if position, listed := r.flow.ledger.resume(); !r.isRewound() {
-		resume := ""
+		from := sources.Start{}
 		if listed && position > 0 {
-			resume = strconv.FormatUint(position, 10)
+			r.surveys = r.resync != 0 || r.reselected
+			from = sources.Start{Position: strconv.FormatUint(position, 10), Survey: r.surveys}
 		}
-		if err := r.source(r.sourcing, resume); err != nil {
+		if err := r.source(r.sourcing, from); err != nil {
 			r.fail(err)
 			return
 		}
@@ -307,7 +314,7 @@ func (r *Run) rewound(err *sources.RewoundError) {
 	r.flow.ledger.setRewound()
 	r.flow.condition.setRewound(r.rewoundWords(err))
 	r.sourceNot(err)
-	r.queue.mark(0, false, 0) // has it recorded
+	r.queue.mark(progress{}) // has it recorded
 }
 
 // invalid notes an object or answer that the bridge cannot understand. It is
@@ -323,9 +330,5 @@ func (r *Run) stateNow() journal.State {
 	id := r.flow.id
 	s.CRD, s.Route, s.Sink = id.CRD, id.Route, id.Sink
 	s.Version, s.Kind, s.Namespaced = r.target.Resource.Kind.Version, r.target.Resource.Kind.Kind, r.target.Resource.Namespaced
-	s.Selection = r.flow.state.Selection
-	if r.target.CRD != "" {
-		s.Selection = r.target.selection()
-	}
 	return s
 }

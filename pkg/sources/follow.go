@@ -31,6 +31,19 @@ type Resource struct {
 	Namespaced bool
 }
 
+// Start is where following begins.
+type Start struct {
+	// Position is the resource version up to which the handler has heard of
+	// everything. Where it is empty, or the API server no longer has the
+	// history from there, there is a list first, with which the handler
+	// compares what it knows.
+	Position string
+	// Survey asks for a list also where there is a position to watch from. The
+	// watch begins at the position all the same, and tells of all that the
+	// list has and the handler has not heard of.
+	Survey bool
+}
+
 // Follow hands everything that happens to the resource's objects to the
 // handler until ctx is done. When it returns, its informer has been removed,
 // its watch is closed and no goroutine of it is left. Errors of the API server
@@ -40,13 +53,13 @@ type Resource struct {
 // Each call has a cache of its own: a shared one waits for all its informers,
 // and what controller-runtime has stopped cannot be started again
 // (https://github.com/kubernetes-sigs/controller-runtime/issues/2983).
-func Follow(ctx context.Context, cluster Cluster, r Resource, resume string, handler Handler) error {
+func Follow(ctx context.Context, cluster Cluster, r Resource, from Start, handler Handler) error {
 	objects, err := cache.New(cluster.Config, cache.Options{
 		HTTPClient: cluster.HTTP,
 		Scheme:     runtime.NewScheme(),
 		Mapper:     r.mapper(),
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return NewInformer(lw, example, resume, cluster.History, handler)
+			return NewInformer(lw, example, from, cluster.History, handler)
 		},
 	})
 	if err != nil {

@@ -40,10 +40,9 @@ type Informer struct {
 var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 
 // NewInformer returns an informer for objects like the example, which lw lists
-// and watches. It watches from resume, the resource version up to which the
-// handler has heard of everything; where resume is empty, or the API server
+// and watches. It watches from the start's position; where that is empty, or the API server
 // no longer has the history from there, it lists first. The history may be nil.
-func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume string, history *History, handler Handler) *Informer {
+func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, from Start, history *History, handler Handler) *Informer {
 	i := &Informer{
 		handler: handler,
 		example: example,
@@ -53,7 +52,8 @@ func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, resume str
 	i.lw = &listWatch{
 		inner:   toolscache.ToListerWatcherWithContext(lw),
 		handler: handler,
-		resume:  resume,
+		resume:  from.Position,
+		survey:  from.Survey && from.Position != "",
 		history: history,
 		synced:  func() { i.syncOnce.Do(func() { close(i.synced) }) },
 	}
@@ -83,7 +83,7 @@ func (i *Informer) RunWithContext(ctx context.Context) {
 func (i *Informer) Run(stop <-chan struct{}) { i.RunWithContext(wait.ContextForChannel(stop)) }
 
 // HasSynced tells whether the handler has been given the first list, or the
-// watch from resume needed none.
+// watch from the start's position needed none.
 func (i *Informer) HasSynced() bool {
 	select {
 	case <-i.synced:

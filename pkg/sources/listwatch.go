@@ -29,7 +29,8 @@ const (
 // reflector asks for is
 //
 //   - answered without asking, where a position to watch from is known: nothing
-//     is listed, and the watch brings all that happened since;
+//     is listed, and the watch brings all that happened since; or, once, when
+//     a survey has been given to the handler like a list;
 //   - otherwise a consistent list (no resource version, so that it cannot be
 //     older than what was already heard), given to the handler page by page.
 //     The reflector gets an empty list that has its resource version.
@@ -41,6 +42,7 @@ type listWatch struct {
 	synced  func() // called once the first list, or its replacement, is through
 
 	mu      sync.Mutex
+	survey  bool // a list is wanted before the first watch, although that begins at resume
 	closed  bool
 	expired bool // the API server no longer has the history from the reflector's position
 	running sync.WaitGroup
@@ -95,10 +97,22 @@ func (l *listWatch) position(asked string) (string, bool) {
 	}
 }
 
-func (l *listWatch) setExpired(expired bool) {
+func (l *listWatch) setExpired() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.expired = expired
+	l.expired = true
+}
+
+func (l *listWatch) surveys() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.survey
+}
+
+func (l *listWatch) listDone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expired, l.survey = false, false
 }
 
 // list answers the reflector's list; see listWatch.
@@ -108,15 +122,18 @@ func (l *listWatch) list(ctx context.Context, options metav1.ListOptions) (runti
 	}
 	defer l.running.Done()
 	version, known := l.position(options.ResourceVersion)
-	if !known {
-		var err error
-		if version, err = l.listAll(ctx); err != nil {
+	if !known || l.surveys() {
+		listed, err := l.listAll(ctx)
+		if err != nil {
 			if ctx.Err() == nil {
 				l.handler.Condition(err)
 			}
 			return nil, err
 		}
-		l.setExpired(false)
+		if !known {
+			version = listed
+		}
+		l.listDone()
 		l.handler.Condition(nil)
 	}
 	l.synced()
@@ -225,7 +242,7 @@ func (l *listWatch) failed(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
 	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err):
-		l.setExpired(true)
+		l.setExpired()
 	default:
 		l.handler.Condition(err)
 	}

@@ -85,7 +85,7 @@ var Bugs = []Bug{
 	{
 		"filtered rows not kept", "what was never sent is forgotten in a crash",
 		"pkg/flow/save.go", "\tif s.rows == nil {\n", "\tif BUG {\n\t\treturn\n\t}\n\tif s.rows == nil {\n",
-		[]string{"stream recreated", "bridge killed"}, 10,
+		[]string{"bridge killed"}, 40,
 	},
 	{
 		"drained too early", "a drain that was cut short counts as done",

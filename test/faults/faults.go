@@ -278,9 +278,9 @@ func fullStream(ctx context.Context, w *world) (string, error) {
 	return "for " + d.String(), change(func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgs = jetstream.DiscardOld, -1 })
 }
 
-// flows are those that follow something: two routes' of orders, and one each of
-// regions and notes.
-const flows = 4
+// flows are those that follow something: three routes' of orders, and one each
+// of regions and notes.
+const flows = 5
 
 // purgeStream empties the stream. The ledgers are whole again when snapshots of
 // them are written; a crash before that is beyond what is promised.
@@ -360,6 +360,9 @@ func recreateStream(ctx context.Context, w *world) (string, error) {
 	}
 	// Objects that are gone by now were in the old stream only.
 	w.loses()
+	w.mu.Lock()
+	w.listed = 0
+	w.mu.Unlock()
 	return "", w.active().start(ctx)
 }
 
@@ -427,7 +430,7 @@ func lagging(ctx context.Context, w *world) (string, error) {
 
 // requestResync has the bridge tell of a route's objects again.
 func requestResync(ctx context.Context, w *world) (string, error) {
-	routes := []string{"all", "ends", "notes"}
+	routes := []string{"all", "ends", "changes", "notes"}
 	route := routes[w.random.IntN(len(routes))]
 	path, err := w.config("resync")
 	if err != nil {

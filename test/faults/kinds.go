@@ -160,7 +160,7 @@ func (k *kind) object(name string, content int64) *unstructured.Unstructured {
 	return o
 }
 
-// probe makes an object that nobody changes, and returns its uid.
+// probe makes an object, changes it once, and returns its uid.
 func (k *kind) probe(ctx context.Context) (uid string, err error) {
 	name := fmt.Sprintf("probe-%d", k.probes.Add(1))
 	err = until(ctx, "a probe of "+k.crd(), func() error {
@@ -168,9 +168,12 @@ func (k *kind) probe(ctx context.Context) (uid string, err error) {
 		if apierrors.IsAlreadyExists(err) { // made by an attempt that had no answer
 			o, err = k.objects("default").Get(ctx, name, metav1.GetOptions{})
 		}
-		if err == nil {
-			uid = string(o.GetUID())
+		if err != nil {
+			return err
 		}
+		uid = string(o.GetUID())
+		o.Object["spec"] = map[string]any{"content": int64(1)}
+		_, err = k.objects("default").Update(ctx, o, metav1.UpdateOptions{})
 		return err
 	})
 	return uid, err

@@ -53,15 +53,6 @@ func Run(ctx context.Context, opts Options) (_ *Report, err error) {
 			return nil, fmt.Errorf("fault %d, %s (%s): %w\n%s", n+1, f.name, what, err, w.logs())
 		}
 		report.Faults[f.name]++
-		if opts.Impatient {
-			past, recording := w.history.Past(), w.tap.Recording()
-			expected := w.expected()
-			expected.Quiet = false
-			if violations := oracle.Check(past, recording, expected); slices.ContainsFunc(violations, certain) {
-				report.take(w, past, recording, violations)
-				return report, nil
-			}
-		}
 		if w.random.IntN(4) == 0 { // the next one comes while this one is not over
 			w.say("%4d %s %s, %.1f s; not waited for", n+1, f.name, what, time.Since(began).Seconds())
 			continue
@@ -72,6 +63,9 @@ func Run(ctx context.Context, opts Options) (_ *Report, err error) {
 			return nil, fmt.Errorf("fault %d, %s (%s): %w\n%s\n%s", n+1, f.name, what, err, w.bridges[0].status(ctx), w.logs())
 		}
 		report.Recovery = append(report.Recovery, took)
+		if opts.Impatient && w.failed(report) {
+			return report, nil
+		}
 		w.say("%4d %s %s, %.1f s; delivers again after %.2f s; %d changes", n+1, f.name, what, ended.Sub(began).Seconds(), took.Seconds(), w.load.changes.Load())
 	}
 	return report, w.judge(ctx, report)
@@ -154,18 +148,22 @@ func (w *world) recovered(ctx context.Context) (time.Duration, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.lossy {
-		// The list that was made after the loss is older than the probes.
-		now, err := w.history.Sync(ctx)
-		if err != nil {
-			return 0, err
-		}
-		w.windows = append(w.windows, oracle.Window{From: w.caughtUp + 1, To: now})
-		w.lossy = false
-		w.caughtUp = now
-	} else {
+	if !w.lossy && w.listed != 0 {
 		w.caughtUp = before
+		return time.Since(began), nil
 	}
+	// The lists that were made after a loss are older than the probes.
+	now, err := w.history.Sync(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if w.lossy {
+		w.windows = append(w.windows, oracle.Window{From: w.caughtUp + 1, To: now})
+	}
+	if w.listed == 0 {
+		w.listed = now
+	}
+	w.lossy, w.caughtUp = false, now
 	return time.Since(began), nil
 }
 
@@ -206,10 +204,21 @@ func (w *world) judge(ctx context.Context, report *Report) error {
 	}
 }
 
-// certain tells whether nothing that comes later can make it right, nor that
-// the recordings go on.
-func certain(v oracle.Violation) bool {
-	return v.Property == oracle.Unique || v.Property == oracle.Order || v.Property == oracle.Fencing
+// failed tells whether there is a violation already that nothing that comes
+// later can make right, nor that the recordings go on. All is delivered that
+// was lost on the way.
+func (w *world) failed(report *Report) bool {
+	past, recording := w.history.Past(), w.tap.Recording()
+	expected := w.expected()
+	expected.Quiet = false
+	violations := oracle.Check(past, recording, expected)
+	certain := slices.ContainsFunc(violations, func(v oracle.Violation) bool {
+		return v.Property == oracle.Unique || v.Property == oracle.Order || v.Property == oracle.Fencing || v.Property == oracle.NoGap
+	})
+	if certain {
+		report.take(w, past, recording, violations)
+	}
+	return certain
 }
 
 // mayPass tells whether it may be only a matter of time.
@@ -220,16 +229,19 @@ func mayPass(v oracle.Violation) bool {
 func (w *world) expected() oracle.Expectations {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	of := func(i int) oracle.Resource {
-		r := resources[i]
-		return oracle.Resource{Group: r.group, Plural: r.plural}
+	route := func(name string, events []string, of ...int) oracle.Route {
+		r := oracle.Route{Name: name, Events: events, Subject: subject, Data: true, Began: w.started, Listed: w.listed}
+		for _, i := range of {
+			r.Resources = append(r.Resources, oracle.Resource{Group: resources[i].group, Plural: resources[i].plural})
+		}
+		return r
 	}
+	notes := route("notes", nil, 2)
+	notes.Data = false // which version of the CRD wrote it is not in etcd's history
 	return oracle.Expectations{
 		Cluster: cluster, Stream: stream, Quiet: true, Lossy: slices.Clone(w.windows),
 		Routes: []oracle.Route{
-			{Name: "all", Resources: []oracle.Resource{of(0), of(1)}, Subject: subject, Data: true, Began: w.started},
-			{Name: "ends", Resources: []oracle.Resource{of(0)}, Events: []string{"created", "deleted"}, Subject: subject, Data: true, Began: w.started},
-			{Name: "notes", Resources: []oracle.Resource{of(2)}, Subject: subject, Began: w.started},
+			route("all", nil, 0, 1), route("ends", []string{"created", "deleted"}, 0), route("changes", []string{"updated", "deleted"}, 0), notes,
 		},
 	}
 }

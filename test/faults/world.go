@@ -78,7 +78,8 @@ type world struct {
 	windows  []oracle.Window
 	caughtUp int64 // the revision up to which everything had been delivered once
 	lossy    bool  // since then something happened that loses versions
-	started  int64 // before the route was active
+	started  int64 // before the routes were active
+	listed   int64 // when every flow had made its first list; 0: not yet
 
 	closers []func() error
 }
@@ -238,6 +239,10 @@ routes:
   - name: ends
     crds: [orders.shop.example.com]
     events: [created, deleted]
+    sinks: [main]
+  - name: changes
+    crds: [orders.shop.example.com]
+    events: [updated, deleted]
     sinks: [main]
   - name: notes
     crds: [notes.text.example.com]

@@ -228,11 +228,11 @@ func cluster(t *testing.T, config *rest.Config) sources.Cluster {
 
 // follow runs Follow until the returned function is called, which waits for
 // its end.
-func follow(t *testing.T, c sources.Cluster, r sources.Resource, resume string, h sources.Handler) (stop func()) {
+func follow(t *testing.T, c sources.Cluster, r sources.Resource, from sources.Start, h sources.Handler) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- sources.Follow(ctx, c, r, resume, h) }()
+	go func() { done <- sources.Follow(ctx, c, r, from, h) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
@@ -255,7 +255,7 @@ func TestFollow(t *testing.T) {
 	w.create(t, "old")
 
 	first := newRecorder()
-	stop := follow(t, c, w.resource, "", first)
+	stop := follow(t, c, w.resource, sources.Start{}, first)
 	first.waitTold(t, "list", "listed old", "listed all")
 	w.create(t, "new")
 	first.waitTold(t, "list", "listed old", "listed all", "changed new")
@@ -267,8 +267,13 @@ func TestFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := newRecorder()
-	follow(t, c, w.resource, first.position, second)
+	follow(t, c, w.resource, sources.Start{Position: first.position}, second)
 	second.waitTold(t, "changed brief", "deleted brief")
+
+	// A survey lists, and does not stand for what the watch has to tell.
+	third := newRecorder()
+	follow(t, c, w.resource, sources.Start{Position: first.position, Survey: true}, third)
+	third.waitTold(t, "list", "listed new", "listed old", "listed all", "changed brief", "deleted brief")
 }
 
 // TestListIsPaged shows that a list of more than a page arrives whole.
@@ -279,7 +284,7 @@ func TestListIsPaged(t *testing.T) {
 		w.create(t, fmt.Sprintf("o%03d", i))
 	}
 	r := newRecorder()
-	follow(t, cluster(t, w.cp.Admin()), w.resource, "", r)
+	follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
 	want := []string{"list"}
 	for i := range objects {
 		want = append(want, fmt.Sprintf("listed o%03d", i))
@@ -293,7 +298,7 @@ func TestHistoryExpired(t *testing.T) {
 	w := newWorld(t, shared.Get(t), "expired.example.com")
 	w.create(t, "one")
 	r := newRecorder()
-	follow(t, cluster(t, w.cp.Admin()), w.resource, "1", r)
+	follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{Position: "1"}, r)
 	r.waitTold(t, "list", "listed one", "listed all")
 	r.wait(t, func(_ []string, err error) bool { return err == nil })
 }
@@ -307,7 +312,7 @@ func TestCondition(t *testing.T) {
 	}
 	w := newWorld(t, cp, "condition.example.com")
 	r := newRecorder()
-	follow(t, cluster(t, account.Config()), w.resource, "", r)
+	follow(t, cluster(t, account.Config()), w.resource, sources.Start{}, r)
 	r.wait(t, func(_ []string, err error) bool { return err != nil })
 }
 
@@ -319,7 +324,7 @@ func TestBlockedHandler(t *testing.T) {
 	}
 	w := newWorld(t, shared.Get(t), "blocked.example.com")
 	r := newRecorder()
-	follow(t, cluster(t, w.cp.Admin()), w.resource, "", r)
+	follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
 	r.waitTold(t, "list", "listed all")
 	w.watchers(t, 1)
 	r.gate.Lock()
@@ -348,7 +353,7 @@ func TestRemoveInformer(t *testing.T) {
 	objects, err := cache.New(c.Config, cache.Options{
 		HTTPClient: c.HTTP, Mapper: mapper, Scheme: runtime.NewScheme(),
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			i := sources.NewInformer(lw, example, "", nil, r)
+			i := sources.NewInformer(lw, example, sources.Start{}, nil, r)
 			informers <- i
 			return i
 		},
@@ -412,7 +417,7 @@ func TestFollowLeavesNothing(t *testing.T) {
 		r := newRecorder()
 		ctx, cancel := context.WithCancel(t.Context()) // follow would keep a clean-up for each time
 		done := make(chan error, 1)
-		go func() { done <- sources.Follow(ctx, c, w.resource, "", r) }()
+		go func() { done <- sources.Follow(ctx, c, w.resource, sources.Start{}, r) }()
 		r.waitTold(t, "list", "listed one", "listed all")
 		cancel()
 		if err := <-done; err != nil {

@@ -1,0 +1,149 @@
+package flow
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sources"
+)
+
+// TestSurvey shows what is told where a list is made although the watch tells
+// what has changed: because a resync was requested, or the route selects
+// otherwise than it did. No version is left out for it.
+func TestSurvey(t *testing.T) {
+	ctx := t.Context()
+	const request = 1
+	ends := events.NewSet(events.Deleted)
+	for _, test := range []struct {
+		why    string
+		before events.Set // what the route selected at first; 0: as afterwards
+		resync uint64
+		tell   func(*Run)
+		want   []string
+		done   bool // when the run has ended
+	}{
+		{"a resync of what has not changed", 0, request, func(r *Run) {
+			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
+		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1"}, true},
+		{"what has changed is the watch's to tell, each version, and then again", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 13), object("b", "", 6))
+			r.Changed(ctx, object("a", "", 12))
+			r.Changed(ctx, object("a", "", 13))
+			r.Progressed(ctx, "20")
+		}, []string{"existing ns/b@6 r1", "updated ns/a@12", "existing ns/a@12 r1", "updated ns/a@13"}, true},
+		{"and the resync is not done before", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 13), object("b", "", 6))
+			r.Changed(ctx, object("a", "", 12))
+		}, []string{"existing ns/b@6 r1", "updated ns/a@12", "existing ns/a@12 r1"}, false},
+		{"what is new is not told twice", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 5), object("b", "", 6), object("c", "", 15))
+			r.Changed(ctx, object("c", "", 15))
+			r.Changed(ctx, object("c", "", 21))
+		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1", "created ns/c@15", "updated ns/c@21"}, true},
+		{"what is gone ends by the watch", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 5))
+			r.Deleted(ctx, object("b", "", 12))
+			r.Changed(ctx, object("a", "", 21))
+		}, []string{"existing ns/a@5 r1", "deleted ns/b@12", "updated ns/a@21"}, true},
+		{"a namesake comes by the watch", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "2", 15), object("b", "", 6))
+			r.Deleted(ctx, object("a", "", 12))
+			r.Changed(ctx, object("a", "2", 15))
+			r.Progressed(ctx, "20")
+		}, []string{"existing ns/b@6 r1", "deleted ns/a@12", "created ns/a@15"}, true},
+		{"the history is gone after the survey", 0, request, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 13), object("b", "", 6), object("c", "", 14))
+			list(ctx, r, 30, object("a", "", 25), object("b", "", 26), object("c", "", 14))
+		}, []string{"existing ns/b@6 r1", "updated ns/a@25 coalesced", "existing ns/a@25 r1", "updated ns/b@26 coalesced", "created ns/c@14"}, true},
+		{"the survey breaks off and begins again", 0, request, func(r *Run) {
+			_ = r.ListStarted(ctx, "20")
+			r.Listed(ctx, object("a", "", 5))
+			list(ctx, r, 21, object("a", "", 5), object("b", "", 6))
+		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1"}, true},
+		{"the survey breaks off with the run", 0, request, func(r *Run) {
+			_ = r.ListStarted(ctx, "20")
+			r.Listed(ctx, object("a", "", 5))
+		}, []string{"existing ns/a@5 r1"}, false},
+		{"the route selects more: what it never sent exists, once", ends, 0, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
+			r.Changed(ctx, object("a", "", 21))
+		}, []string{"existing ns/a@5", "existing ns/b@6", "updated ns/a@21"}, true},
+		{"the route selects more, and objects have changed", ends, 0, func(r *Run) {
+			list(ctx, r, 20, object("a", "", 13), object("b", "", 6), object("c", "", 14))
+			r.Changed(ctx, object("a", "", 12))
+			r.Changed(ctx, object("a", "", 13))
+			r.Changed(ctx, object("c", "", 14))
+		}, []string{"existing ns/b@6", "updated ns/a@12", "updated ns/a@13", "created ns/c@14"}, true},
+		{"the route selects more, and the list breaks off with the run", ends, 0, func(r *Run) {
+			_ = r.ListStarted(ctx, "20")
+			r.Listed(ctx, object("a", "", 5))
+		}, []string{"existing ns/a@5"}, false},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			h := newHarness(t)
+			after := h.target.Events
+			if test.before != 0 {
+				h.target.Events = test.before
+			}
+			first := h.start(ctx)
+			list(ctx, first, 10, object("a", "", 5), object("b", "", 6))
+			first.Stop(time.Minute)
+			<-first.Done()
+			began := []string{"created ns/a@5", "created ns/b@6"}
+			if test.before != 0 {
+				began = []string{}
+			}
+			h.out.wait(t, began...)
+
+			h.target.Events = after
+			if test.resync != 0 {
+				h.flow.RequestResync(test.resync)
+			}
+			second := h.start(ctx)
+			if diff := cmp.Diff(sources.Start{Position: "10", Survey: true}, h.from); diff != "" {
+				t.Errorf("the source (-want +got):\n%s", diff)
+			}
+			test.tell(second)
+			second.Stop(time.Minute)
+			<-second.Done()
+			h.out.wait(t, append(began, test.want...)...)
+
+			// A run that follows goes on with it exactly if it is not done.
+			third := h.start(ctx)
+			if h.from.Survey == test.done {
+				t.Errorf("done is %t, and the next run surveys is %t", test.done, h.from.Survey)
+			}
+			third.Stop(0)
+			<-third.Done()
+		})
+	}
+}
+
+// TestSurveyGoesOn shows that a resync that was cut short tells of the rest
+// only, also from another process's ledger.
+func TestSurveyGoesOn(t *testing.T) {
+	ctx := t.Context()
+	h := newHarness(t)
+	run := func(tell func(context.Context, *Run)) {
+		r := h.start(ctx)
+		tell(ctx, r)
+		r.Stop(time.Minute)
+		<-r.Done()
+	}
+	run(func(ctx context.Context, r *Run) { list(ctx, r, 10, object("a", "", 5), object("b", "", 6)) })
+	h.flow.RequestResync(7)
+	run(func(ctx context.Context, r *Run) {
+		_ = r.ListStarted(ctx, "20")
+		r.Listed(ctx, object("a", "", 5))
+	})
+	run(func(ctx context.Context, r *Run) { list(ctx, r, 30, object("a", "", 5), object("b", "", 6)) })
+	run(func(ctx context.Context, r *Run) { r.Changed(ctx, object("a", "", 31)) })
+	h.flow.RequestResync(8)
+	run(func(ctx context.Context, r *Run) { list(ctx, r, 40, object("a", "", 31), object("b", "", 6)) })
+	h.out.wait(t, "created ns/a@5", "created ns/b@6", "existing ns/a@5 r7", "existing ns/b@6 r7",
+		"updated ns/a@31", "existing ns/a@31 r8", "existing ns/b@6 r8")
+}
