@@ -23,7 +23,7 @@ func newEtcd(path, dir string, opts Options) *process.Process {
 	peer := "unix://" + filepath.Join(dir, "etcd-peer.sock")
 	args := []string{
 		"--name=crbridge",
-		"--data-dir=" + filepath.Join(dir, "etcd"),
+		"--data-dir=" + etcdDir(dir),
 		"--listen-client-urls=" + etcdEndpoint(dir),
 		"--advertise-client-urls=" + etcdEndpoint(dir),
 		"--listen-peer-urls=" + peer,

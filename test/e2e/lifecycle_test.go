@@ -132,6 +132,11 @@ func (w *world) expect(t *testing.T, want ...string) {
 	for _, m := range w.stream.wait(t, w.kind.name, len(want)) {
 		got = append(got, m.what())
 	}
+	compare(t, want, got)
+}
+
+func compare(t *testing.T, want, got []string) {
+	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
