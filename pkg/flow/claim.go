@@ -73,6 +73,9 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 		// is existing in it.
 		r.anew = true
 	}
+	if !c.Known { // what was requested before is to be told for the first time
+		f.ledger.skipResync(f.requested.Load())
+	}
 	if c.Gap != "" {
 		r.series.lost.Inc()
 		f.condition.setGap(c.Gap)

@@ -33,6 +33,9 @@ const (
 	buried
 	// resent: the requested resync that is under way has told of the object.
 	resent
+	// risen: a requested resync has told of the object after it was told to be
+	// deleted.
+	risen
 )
 
 func (r row) is(m marks) bool { return r.marks&m != 0 }
@@ -114,7 +117,8 @@ func (l *ledger) Restore(r journal.Row) {
 	l.changes++
 	known, alive := l.rows[r.Key]
 	died, dead := l.dead[r.Key]
-	if (alive && r.Version < known.version) || (dead && r.Version < died.version) || (dead && !r.Gone && r.Version == died.version) {
+	rises := dead && r.Resync != 0 && !r.Gone && r.UID == died.uid
+	if (alive && r.Version < known.version) || (dead && !rises && (r.Version < died.version || !r.Gone && r.Version == died.version)) {
 		return
 	}
 	if r.Gone {
@@ -126,6 +130,8 @@ func (l *ledger) Restore(r journal.Row) {
 	restored := row{uid: r.UID, version: r.Version, list: known.list}
 	restored.set(sent, r.Sent || (alive && known.uid == r.UID && known.is(sent)))
 	restored.set(buried, r.Buried)
+	same := alive && known.uid == r.UID
+	restored.set(risen, r.Risen || rises || same && (known.is(risen) || r.Resync != 0 && known.is(buried)))
 	l.rows[r.Key] = restored
 	if r.Resync != 0 {
 		if l.told == nil {
@@ -233,7 +239,7 @@ func (l *ledger) all() iter.Seq[journal.Row] {
 			l.mu.Lock()
 			for _, key := range keys[:n] {
 				if r, ok := l.rows[key]; ok && !r.is(doubted) {
-					out := journal.Row{Key: key, UID: r.uid, Version: r.version, Sent: r.is(sent), Buried: r.is(buried)}
+					out := journal.Row{Key: key, UID: r.uid, Version: r.version, Sent: r.is(sent), Buried: r.is(buried), Risen: r.is(risen)}
 					if r.is(resent) {
 						out.Resync = resyncing
 					}
@@ -310,11 +316,27 @@ func (l *ledger) startResync(number uint64) bool {
 	return true
 }
 
-// setRewound notes that the API server's history ends before the position.
-func (l *ledger) setRewound() {
+// skipResync takes a resync for done that was requested when there was nothing
+// yet that could be told again.
+func (l *ledger) skipResync(number uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rewound = l.position
+	l.resync = max(l.resync, number)
+}
+
+// lastResync is the number of the last resync that has begun.
+func (l *ledger) lastResync() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.resync, l.resyncing)
+}
+
+// setRewound notes that the API server has less than what was delivered, which
+// is up to that version at least.
+func (l *ledger) setRewound(version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rewound = max(l.position, version)
 	l.changes++
 }
 
@@ -486,7 +508,7 @@ func (l *ledger) ackRow(i *item) {
 		return
 	}
 	delete(l.rows, i.key)
-	if r.version > max(l.position, i.position) {
+	if i.drained || r.version > max(l.position, i.position) {
 		l.dead[i.key] = tomb{r.uid, r.version}
 	}
 }

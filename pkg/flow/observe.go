@@ -123,11 +123,21 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 		Type: r.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
 		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
+	if inList && same && !s.known.is(doubted) && seen.version < s.known.version {
+		// Lists are consistent: this object has been put back.
+		r.rewound(&sources.RewoundError{Position: s.known.version, Is: seen.version})
+		return
+	}
 	owed := r.resync != 0 && same && !s.known.is(resent)
 	i.row.set(sent, same && s.known.is(sent))
+	i.row.set(risen, same && s.known.is(risen))
 	i.row.set(resent, r.resync != 0 && !owed)
 	switch {
-	case r.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news), owed && inList && (!s.news || s.known.version == 0):
+	case r.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news):
+		i.row.set(risen, true)
+		r.resend(ctx, change, i)
+		return
+	case owed && inList && (!s.news || s.known.version == 0):
 		r.resend(ctx, change, i)
 		return
 	case s.risen:
@@ -215,7 +225,7 @@ func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
 	default:
 		r.send(ctx, events.Change{
 			Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
-			ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
+			ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(), Resync: r.endSuffix(s.known),
 		}, item{key: key, row: seen, gone: true, progress: progress{position: seen.version}})
 	}
 	r.reached(ctx, seen.version)
@@ -256,8 +266,18 @@ func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) 
 	origin.Namespaced = namespaced // the CRD may have had another scope then
 	return r.sendFrom(ctx, origin, events.Change{
 		Type: events.Deleted, Namespace: namespace, Name: name, UID: left.uid.String(),
-		ResourceVersion: version, Inferred: true, Observed: time.Now(),
+		ResourceVersion: version, Inferred: true, Observed: time.Now(), Resync: r.endSuffix(left.row),
 	}, i)
+}
+
+// endSuffix is the number of a resync for the id of an object's deletion. An
+// object has one, so that its id needs none; but of one that a resync has told
+// of after its deletion there is a second.
+func (r *Run) endSuffix(known row) uint64 {
+	if !known.is(risen) {
+		return 0
+	}
+	return r.flow.ledger.lastResync()
 }
 
 func (r *Run) send(ctx context.Context, change events.Change, i item) {
@@ -286,7 +306,7 @@ const rowSize = 256
 // put puts an item into the queue when there is room, and notes in the ledger
 // that it is on its way. It tells whether it did before ctx ended.
 func (r *Run) put(ctx context.Context, event *events.Event, i item) bool {
-	i.event, i.size = event, rowSize
+	i.event, i.size, i.drained = event, rowSize, r.draining
 	if event != nil {
 		i.size = event.Size()
 	}

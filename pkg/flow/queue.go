@@ -16,10 +16,11 @@ type item struct {
 	size  int
 	order uint64
 
-	key    string // of the row that is durable once this item is; empty where there is none
-	row    row
-	gone   bool
-	silent bool // the row differs in nothing that has to be durable
+	key     string // of the row that is durable once this item is; empty where there is none
+	row     row
+	gone    bool
+	silent  bool // the row differs in nothing that has to be durable
+	drained bool // the object's end was deduced from that of its CRD
 
 	progress // that is durable once this item is
 }

@@ -67,6 +67,7 @@ type Run struct {
 	surveys    bool
 	behind     bool
 	surveyed   uint64
+	draining   bool // the source is not listened to any more
 
 	// unanswered is what is left of the batch that was on its way when
 	// delivering ended; only deliver writes it.
@@ -139,6 +140,7 @@ func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 	r.following, r.listenNot = context.WithCancel(r.delivering)
 	r.sourcing, r.sourceNot = context.WithCancelCause(r.following)
 	f.run.Store(r)
+	f.journal.OnDue(func() { r.queue.mark(progress{}) }) // has deliver look whether it is
 	return r
 }
 
@@ -210,6 +212,7 @@ func (r *Run) run(follow bool) {
 	defer close(r.done)
 	defer r.deliverNot() // releases all contexts
 	defer r.flow.run.Store(nil)
+	defer r.flow.journal.OnDue(nil)
 	defer r.queue.discard()
 	if !r.claim() || !r.begin(follow) {
 		return
@@ -285,6 +288,7 @@ func (r *Run) finish(absent uint64) {
 // drain says of every object that is still known that it is deleted. An
 // object that is newer than the CRD's absence is another incarnation's.
 func (r *Run) drain(absent uint64) {
+	r.draining = true
 	for _, left := range r.flow.ledger.upTo(absent) {
 		if !r.remove(r.delivering, left, absent, 0) {
 			return
@@ -311,7 +315,7 @@ func (r *Run) Condition(err error) {
 // rewound notes that what the API server tells is older than what was
 // delivered, and gives up the source.
 func (r *Run) rewound(err *sources.RewoundError) {
-	r.flow.ledger.setRewound()
+	r.flow.ledger.setRewound(err.Position)
 	r.flow.condition.setRewound(r.rewoundWords(err))
 	r.sourceNot(err)
 	r.queue.mark(progress{}) // has it recorded

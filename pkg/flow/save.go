@@ -53,7 +53,7 @@ func (s *saver) note(i *item, exact bool) {
 	}
 	s.rows[i.key] = journal.Row{
 		Key: i.key, UID: i.row.uid, Version: i.row.version, Gone: i.gone,
-		Sent: i.row.is(sent), Buried: i.row.is(buried),
+		Sent: i.row.is(sent), Buried: i.row.is(buried), Risen: i.row.is(risen),
 	}
 	s.urgent = s.urgent || len(s.rows) >= mostUnsaved
 }
@@ -103,7 +103,8 @@ func (r *Run) save(ctx context.Context) bool {
 	s := &r.saver
 	state := r.stateNow()
 	if len(s.rows) == 0 && !s.refer && state == r.flow.state {
-		s.dirty, s.urgent = false, false
+		s.dirty, s.urgent, s.last = false, false, time.Now()
+		r.startSnapshot() //nolint:contextcheck // as below
 		return true
 	}
 	failpoint.Here(failpoint.AfterList)
@@ -160,12 +161,13 @@ func (r *Run) lastSnapshot(ctx context.Context) {
 	if s.snapshot != nil {
 		<-s.snapshot
 		s.snapshotNot()
-		s.snapshot = nil
+		s.snapshot, s.refer = nil, true
 	}
-	if _, changed := r.flow.ledger.size(); changed == s.snapshotAt {
+	_, changed := r.flow.ledger.size()
+	if changed == s.snapshotAt && !s.refer {
 		return
 	}
-	if r.snapshot(ctx, r.flow.state) {
+	if changed == s.snapshotAt || r.snapshot(ctx, r.flow.state) {
 		if err := r.flow.journal.Record(ctx, nil, r.flow.state); err != nil {
 			r.flow.log.Debug("the last snapshot is not referred to; the next start reads more of the stream", "error", err)
 		}

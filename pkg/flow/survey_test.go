@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,4 +147,62 @@ func TestSurveyGoesOn(t *testing.T) {
 	run(func(ctx context.Context, r *Run) { list(ctx, r, 40, object("a", "", 31), object("b", "", 6)) })
 	h.out.wait(t, "created ns/a@5", "created ns/b@6", "existing ns/a@5 r7", "existing ns/b@6 r7",
 		"updated ns/a@31", "existing ns/a@31 r8", "existing ns/b@6 r8")
+}
+
+// TestListIsOlder shows that a list which has an object as it was before it was
+// delivered is not taken for news, nor for nothing: etcd was put back.
+func TestListIsOlder(t *testing.T) {
+	ctx := t.Context()
+	h := newHarness(t)
+	r := h.start(ctx)
+	list(ctx, r, 10, object("a", "", 5))
+	r.Changed(ctx, object("a", "", 11))
+	list(r.sourcing, r, 100, object("a", "", 5), object("b", "", 50)) // etcd's revision was bumped
+	eventually(t, func() bool { return h.flow.Status().State == Blocked })
+	if reason := h.flow.Status().Reason; !strings.Contains(reason, "bridge resync --route r") {
+		t.Errorf("the reason is %q", reason)
+	}
+	r.Stop(time.Minute)
+	<-r.Done()
+	h.flow.RequestResync(1)
+	r = h.start(ctx)
+	list(ctx, r, 101, object("a", "", 5), object("b", "", 50))
+	r.Changed(ctx, object("a", "", 102))
+	h.out.wait(t, "created ns/a@5", "updated ns/a@11", "existing ns/a@5 r1", "created ns/b@50", "updated ns/a@102")
+}
+
+// TestRisen shows that an object which was told to be deleted with its CRD, and
+// is there when that is back, is told of after a resync, and that its end then
+// is another than the first.
+func TestRisen(t *testing.T) {
+	ctx := t.Context()
+	h := newHarness(t)
+	run := func(tell func(*Run)) {
+		r := h.start(ctx)
+		tell(r)
+		r.Stop(time.Minute)
+		<-r.Done()
+	}
+	run(func(r *Run) {
+		list(ctx, r, 10, object("a", "", 5))
+		r.Progressed(ctx, "25") // a bookmark, from after the CRD had gone
+	})
+	drain := h.flow.StartDrain(ctx, h.target, 20)
+	<-drain.Done()
+	h.target.CRD = "crd-2"
+	h.flow.condition.setActive("", "")
+	run(func(r *Run) {
+		list(ctx, r, 30, object("a", "", 5))
+		r.Changed(ctx, object("a", "", 31))
+	})
+	if reason := h.flow.Status().Reason; !strings.Contains(reason, "bridge resync --route r") {
+		t.Errorf("the reason is %q", reason)
+	}
+	h.flow.RequestResync(3)
+	run(func(r *Run) { list(ctx, r, 40, object("a", "", 31)) })
+	run(func(r *Run) {
+		r.Changed(ctx, object("a", "", 41))
+		r.Deleted(ctx, object("a", "", 42))
+	})
+	h.out.wait(t, "created ns/a@5", "deleted ns/a@20 inferred", "existing ns/a@31 r3", "updated ns/a@41", "deleted ns/a@42 r3")
 }

@@ -25,6 +25,9 @@ type Row struct {
 	// Buried: the object was told to be deleted, and its data is there all the
 	// same (its CRD was removed by force). Nothing more is told of it.
 	Buried bool
+	// Risen: a requested resync has told of the object after it was told to be
+	// deleted, so that its end is another than that.
+	Risen bool
 	// Resync is the requested resync that told of this version; 0 for none.
 	Resync uint64
 }
@@ -117,6 +120,11 @@ type Journal interface {
 	// would be long without one, or what it is needed for would be gone. The
 	// ledger has that many rows.
 	SnapshotDue(rows int) bool
+
+	// OnDue names who is called, in any goroutine, when SnapshotDue may have
+	// become true without anything being recorded: what the ledger is made of
+	// ages while nothing happens. Nil names nobody.
+	OnDue(call func())
 
 	// Snapshot writes the state and all rows to where the next Claim finds
 	// them. The rows may be newer than the moment of the call. It is the one

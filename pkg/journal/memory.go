@@ -34,6 +34,9 @@ func (m *Memory) Rebase(_ context.Context, state State) error {
 // SnapshotDue implements Journal; it never is.
 func (*Memory) SnapshotDue(int) bool { return false }
 
+// OnDue implements Journal.
+func (*Memory) OnDue(func()) {}
+
 // Snapshot implements Journal; there is nowhere to write one.
 func (*Memory) Snapshot(context.Context, State, iter.Seq[Row]) error { return nil }
 

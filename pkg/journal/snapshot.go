@@ -31,7 +31,8 @@ const (
 	flagSent
 	flagBuried
 	flagResync
-	flagsKnown = flagGone | flagSent | flagBuried | flagResync
+	flagRisen
+	flagsKnown = flagGone | flagSent | flagBuried | flagResync | flagRisen
 )
 
 // mostKey and mostHeader bound what a damaged snapshot can make its reader
@@ -91,6 +92,7 @@ func AppendRow(b []byte, row Row) []byte {
 	set(row.Sent, flagSent)
 	set(row.Buried, flagBuried)
 	set(row.Resync != 0, flagResync)
+	set(row.Risen, flagRisen)
 	b = append(b, flags)
 	if row.Resync != 0 {
 		b = binary.AppendUvarint(b, row.Resync)
@@ -179,7 +181,7 @@ func ReadRow(r Reader) (row Row, more bool, err error) {
 	if flags&^flagsKnown != 0 {
 		return Row{}, false, fmt.Errorf("unknown flags %#x", flags)
 	}
-	row.Gone, row.Sent, row.Buried = flags&flagGone != 0, flags&flagSent != 0, flags&flagBuried != 0
+	row.Gone, row.Sent, row.Buried, row.Risen = flags&flagGone != 0, flags&flagSent != 0, flags&flagBuried != 0, flags&flagRisen != 0
 	if flags&flagResync != 0 {
 		if row.Resync, err = binary.ReadUvarint(r); err != nil {
 			return Row{}, false, err

@@ -23,7 +23,7 @@ func rows() []Row {
 	id := uuid.MustParse("0b1cbd9e-2a30-4bd3-9a7c-0e2f5d1a7b11")
 	return []Row{
 		{Key: "default/one", UID: id, Version: 1},
-		{Key: "cluster-scoped", UID: uuid.Nil, Version: math.MaxUint64, Gone: true, Sent: true, Buried: true, Resync: math.MaxUint64},
+		{Key: "cluster-scoped", UID: uuid.Nil, Version: math.MaxUint64, Gone: true, Sent: true, Buried: true, Risen: true, Resync: math.MaxUint64},
 		{Key: "default/one", UID: id, Version: 2, Sent: true}, // a key may come again
 		{Key: strings.Repeat("n", 253) + "/" + strings.Repeat("o", 253), UID: id},
 	}
@@ -137,13 +137,13 @@ func TestWriteTellsWhyItCannot(t *testing.T) {
 
 func FuzzRowRoundTrip(f *testing.F) {
 	for _, row := range rows() {
-		f.Add(row.Key, row.UID[:], row.Version, row.Gone, row.Sent, row.Buried, row.Resync)
+		f.Add(row.Key, row.UID[:], row.Version, row.Gone, row.Sent, row.Buried, row.Risen, row.Resync)
 	}
-	f.Fuzz(func(t *testing.T, key string, id []byte, version uint64, gone, sent, buried bool, resync uint64) {
+	f.Fuzz(func(t *testing.T, key string, id []byte, version uint64, gone, sent, buried, risen bool, resync uint64) {
 		if key == "" || len(key) > mostKey {
 			t.Skip("no object's")
 		}
-		row := Row{Key: key, Version: version, Gone: gone, Sent: sent, Buried: buried, Resync: resync}
+		row := Row{Key: key, Version: version, Gone: gone, Sent: sent, Buried: buried, Risen: risen, Resync: resync}
 		copy(row.UID[:], id)
 		all := []Row{row, row}
 		_, got, err := read(bytes.NewReader(written(t, header{}, all)))

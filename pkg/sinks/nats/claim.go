@@ -123,7 +123,7 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	if err := r.fromTail(ctx, to, asked); err != nil {
 		return journal.Claim{}, err
 	}
-	p.control.State, p.control.Tail, p.count = r.state, r.tail, r.tail
+	p.control.State, p.control.Tail, p.count, p.since = r.state, r.tail, r.tail, r.since
 	p.control.Snapshots, p.control.Base = r.snapshots, r.base
 	p.settled, p.created, p.session = max(p.fence, to), f.created, ses
 	p.ambiguous, p.stored, p.landed, p.written = false, nil, nil, nil
@@ -132,6 +132,10 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	p.behindFence.Store(f.fenced)
 	p.sink.keepUp(p, f.maxAge)
 	p.cleanUp(ctx, ses, f)
+	if !claimed && !r.restored && r.replaced {
+		p.sink.log.Warn("stream is not what it was; this is a new start: all that is there is told of as existing",
+			"flow", p.flow.String(), "stream", p.sink.jetstream.Stream, "reason", "it was created anew while no bridge ran")
+	}
 	if gap := r.gap(); gap != "" {
 		p.sink.log.Warn("ledger may be incomplete", "flow", p.flow.String(), "reason", gap)
 	}
@@ -197,9 +201,11 @@ type restoration struct {
 	state     journal.State
 	snapshots []snapshotRef
 	restored  bool // something was
+	replaced  bool // there are snapshots of another stream of that name
 	tail      tail
-	before    uint64 // messages of the tail that the old control message counts
-	failed    string // why a snapshot could not be used
+	since     time.Time // when the first of it was stored
+	before    uint64    // messages of the tail that the old control message counts
+	failed    string    // why a snapshot could not be used
 }
 
 // fromSnapshot restores the newest snapshot that is whole, and not of what the
@@ -227,6 +233,7 @@ func (r *restoration) fromSnapshot(ctx context.Context, to uint64) error {
 	r.newest = true
 	for i, ref := range candidates {
 		if ref.Sequence > to {
+			r.replaced = true
 			continue
 		}
 		h, err := r.p.load(ctx, r.ses, store, ref, r.into)
@@ -242,7 +249,8 @@ func (r *restoration) fromSnapshot(ctx context.Context, to uint64) error {
 				r.state, r.base = h.State, h.Base
 			}
 			return nil
-		case err == nil: // of a stream of that name that is no more
+		case err == nil:
+			r.replaced = true // of a stream of that name that is no more
 		default:
 			r.newest = false
 			r.failed = fmt.Sprintf("snapshot %s cannot be used: %v", ref.name(r.p.shelfName()), words(err))
@@ -274,6 +282,9 @@ func (r *restoration) fromTail(ctx context.Context, to uint64, asked func()) err
 				_, r.state.Version, _ = strings.Cut(t.apiVersion, "/")
 				r.state.Kind, r.state.Namespaced = t.kind, strings.Contains(t.rows[0].Key, "/")
 				r.state.CRD = r.p.flow.CRD
+			}
+			if r.tail.Count == 0 {
+				r.since = t.stored
 			}
 			r.tail.add(t.sequence)
 			if t.sequence <= r.previous {
@@ -354,7 +365,7 @@ func (p *streamPublisher) settle(ctx context.Context, ses *session, f facts, ask
 				p.stored[t.id] = struct{}{}
 			}
 			p.landed = append(p.landed, t.rows...)
-			p.count.add(t.sequence)
+			p.add(t.sequence)
 		}
 		p.sink.metrics.Suppressed(p.sink.name, arrived)
 		p.settled = to

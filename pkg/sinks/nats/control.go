@@ -50,6 +50,14 @@ func (t *tail) add(sequence uint64) {
 	}
 }
 
+// add takes note of a message that the tail has grown by.
+func (p *streamPublisher) add(sequence uint64) {
+	if p.count.Count == 0 {
+		p.since = time.Now()
+	}
+	p.count.add(sequence)
+}
+
 // Codes of nats-server when the last sequence of a subject is not the expected
 // one; the second is a replicated stream's, also where another message that
 // expects something is on its way.

@@ -31,6 +31,7 @@ type kept struct {
 	claimed     map[string]*streamPublisher // by control subject
 	first, last uint64                      // of the stream, when it was last looked at
 	maxAge      time.Duration               // of its messages; 0 is without limit
+	repaced     chan struct{}               // holds a token when that has changed
 	listener    sinks.Listener
 }
 
@@ -41,13 +42,21 @@ func (s *Sink) keepUp(p *streamPublisher, maxAge time.Duration) {
 		s.kept.claimed = map[string]*streamPublisher{}
 	}
 	s.kept.claimed[p.subject] = p
-	s.kept.maxAge = maxAge
+	if s.kept.maxAge != maxAge {
+		s.kept.maxAge = maxAge
+		select {
+		case s.kept.repaced <- struct{}{}:
+		default:
+		}
+	}
 }
 
-func (k *kept) ends() (first, last uint64) {
+// retention is what is known of the messages that the stream has, and for how
+// long it keeps them; 0 is without limit.
+func (k *kept) retention() (first, last uint64, maxAge time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.first, k.last
+	return k.first, k.last, k.maxAge
 }
 
 // pace is an interval that suits a stream with ordinary retention, shorter
@@ -89,12 +98,22 @@ func (s *Sink) Notify(l sinks.Listener) {
 // Journal implements sinks.Keeper.
 func (s *Sink) Journal(f sinks.Flow, sink string) journal.Journal { return s.streamPublisher(f, sink) }
 
-// keepLedgers keeps control messages from being taken by retention.
+// keepLedgers keeps retention from taking what the ledgers are made of.
 func (s *Sink) keepLedgers(ctx context.Context) {
 	if s.jetstream == nil {
 		return
 	}
-	for sleep(ctx, s.kept.pace(lookEvery)) {
+	for {
+		pause := time.NewTimer(s.kept.pace(lookEvery))
+		select {
+		case <-pause.C:
+		case <-s.kept.repaced:
+			pause.Stop()
+			continue
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
 		ses, err := s.session()
 		if err != nil {
 			continue
@@ -116,6 +135,7 @@ func (s *Sink) keepLedgers(ctx context.Context) {
 		}
 		for _, p := range all {
 			p.refresh(ctx)
+			p.remind()
 		}
 	}
 }
@@ -260,7 +280,7 @@ func (s *Sink) recallResyncs(ctx context.Context) {
 	for _, subject := range subjects {
 		if route, ok := s.parseResync(subject); ok {
 			if m, err := s.last(ctx, ses, subject); err == nil && m != nil {
-				tell(route, m.Sequence)
+				tell(route, requestNumber(m))
 			}
 		}
 	}
@@ -376,11 +396,20 @@ func (s *Sink) RequestResync(ctx context.Context, route string) (uint64, error) 
 	}
 	ctx, done := ses.patience(ctx, func(subject string) bool { return subject == s.resyncSubject(route) })
 	defer done()
-	body, err := json.Marshal(map[string]any{"route": route, "by": s.owner, "time": time.Now().UTC()})
+	before, err := s.last(ctx, ses, s.resyncSubject(route))
+	if err != nil {
+		return 0, s.fail(because(ctx, err))
+	}
+	r := resyncRequest{Route: route, By: s.owner, Time: time.Now().UTC()}
+	r.Number = uint64(r.Time.Unix())
+	if before != nil {
+		r.Number = max(r.Number, requestNumber(before)+1)
+	}
+	body, err := json.Marshal(r)
 	if err != nil {
 		return 0, err
 	}
-	ack, err := ses.js.PublishMsg(ctx, &natsgo.Msg{Subject: s.resyncSubject(route), Data: body},
+	_, err = ses.js.PublishMsg(ctx, &natsgo.Msg{Subject: s.resyncSubject(route), Data: body},
 		jetstream.WithExpectStream(s.jetstream.Stream), jetstream.WithRetryAttempts(0))
 	if err != nil {
 		if _, is := errors.AsType[*jetstream.APIError](err); is {
@@ -389,5 +418,25 @@ func (s *Sink) RequestResync(ctx context.Context, route string) (uint64, error) 
 		return 0, s.fail(because(ctx, err))
 	}
 	s.hints.give(nil) // the server sends a connection nothing of its own
-	return ack.Sequence, nil
+	return r.Number, nil
+}
+
+// resyncRequest is what a request for a resync is stored as. Its number is
+// that of a second, or the next that was not used: so it is higher than those
+// before it also where the stream no longer has them, or is another.
+type resyncRequest struct {
+	Route  string    `json:"route"`
+	Number uint64    `json:"number"`
+	By     string    `json:"by"`
+	Time   time.Time `json:"time"`
+}
+
+// requestNumber is the number of a stored request; that of the second in which
+// it was stored where it is none that a bridge wrote.
+func requestNumber(m *storedMessage) uint64 {
+	var r resyncRequest
+	if err := json.Unmarshal(m.Data, &r); err != nil || r.Number == 0 {
+		return uint64(max(m.Time.Unix(), 1))
+	}
+	return r.Number
 }

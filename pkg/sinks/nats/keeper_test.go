@@ -100,13 +100,16 @@ func TestRequestedResync(t *testing.T) {
 	}
 	told.untilResync(t, "orders", first)
 	second, err := open(t, o).connected(t).RequestResync(t.Context(), "a.b *")
-	if err != nil || second <= first {
-		t.Errorf("the second request is %d, %v; the first was %d", second, err, first)
+	if err != nil || second < first {
+		t.Errorf("the request for another route is %d, %v; the first was %d", second, err, first)
 	}
 	told.untilResync(t, "a.b *", second)
 	own, err := running.RequestResync(t.Context(), "orders")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if own <= first {
+		t.Errorf("the second request is %d; the first was %d", own, first)
 	}
 	told.untilResync(t, "orders", own)
 
@@ -272,4 +275,50 @@ func TestControlMessagesAreKept(t *testing.T) {
 		t.Errorf("an old control message is %d, %+v now; it was %d, %+v", renewed, after, sequence, before)
 	}
 	deliver(t, p, changeOf(t, orders, events.Updated, "a", 1))
+}
+
+// What a ledger is made of ages in the stream while nothing happens to the
+// flow: whoever keeps the ledger is reminded in time, also after a restart.
+func TestIdleFlowsAreReminded(t *testing.T) {
+	const maxAge = 4 * time.Second
+	for _, test := range []struct {
+		why     string
+		restart bool
+	}{{"the bridge that delivered", false}, {"one that came after it", true}} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, "")
+			o := options(t, server)
+			o.JetStream.MaxAge, o.JetStream.DuplicateWindow = maxAge, time.Second
+			s, p, l, c := restart(t, o)
+			batch := manyObjects(t, 3, 1)
+			deliver(t, p, batch...)
+			for i := range batch {
+				l.Restore(rowOf(&batch[i]))
+			}
+			if test.restart {
+				_ = s.Close(t.Context())
+				_, p, l, c = restart(t, o)
+			}
+			due := make(chan struct{}, 1)
+			p.OnDue(func() {
+				select {
+				case due <- struct{}{}:
+				default:
+				}
+			})
+			select {
+			case <-due:
+			case <-time.After(maxAge):
+				t.Fatal("nobody was reminded before the events were gone")
+			}
+			if err := p.Snapshot(t.Context(), c.State, l.each()); err != nil {
+				t.Fatal(err)
+			}
+			record(t, p, nil, c.State)
+			p.OnDue(nil)
+			if p.SnapshotDue(len(l.rows)) {
+				t.Error("a snapshot is due right after one")
+			}
+		})
+	}
 }

@@ -177,7 +177,7 @@ func Open(o Options) (*Sink, error) {
 	if s.jetstream != nil {
 		s.dialer.optional = s.controlPrefix() + ">"
 	}
-	s.hints.given = make(chan struct{}, 1)
+	s.hints.given, s.kept.repaced = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
 	s.problems = &problems{log: s.log, connectedMetric: func(c bool) { o.Metrics.Connected(o.Name, c) }}
 	s.problems.connectedMetric(false)

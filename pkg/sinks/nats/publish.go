@@ -75,8 +75,10 @@ type streamPublisher struct {
 	// one that did not; landed are the rows of those found by settling.
 	stored map[string]struct{}
 	landed []journal.Row
-	// count is the tail that a restart would read.
+	// count is the tail that a restart would read, and since when it has had a
+	// message; the first is not older.
 	count tail
+	since time.Time
 	// alone: the stream no longer has what the ledger was made of, and no
 	// snapshot has either.
 	alone bool
@@ -89,6 +91,8 @@ type streamPublisher struct {
 	numbers   uint64           // of messages with rows
 	records   uint64           // control messages since older ones were deleted
 	shot      time.Time        // when the last snapshot began
+
+	due atomic.Pointer[func()] // see journal.Journal.OnDue
 }
 
 // errNotClaimed is a mistake of the caller.
@@ -200,7 +204,7 @@ func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) err
 		if w.duplicate[i] {
 			repeated++
 		} else if known {
-			p.count.add(sequence)
+			p.add(sequence)
 		}
 		if err != nil {
 			if p.stored == nil {

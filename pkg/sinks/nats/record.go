@@ -154,7 +154,7 @@ func (p *streamPublisher) writeRows(ctx context.Context, ses *session, rows []jo
 			return p.explainRecord(err)
 		}
 		p.settled = sequence
-		p.count.add(sequence)
+		p.add(sequence)
 		rows = rows[n:]
 	}
 	return nil
@@ -163,7 +163,7 @@ func (p *streamPublisher) writeRows(ctx context.Context, ses *session, rows []jo
 // refer takes note that the newest snapshot counts from now on.
 func (p *streamPublisher) refer() {
 	if w := p.written; w != nil {
-		p.count = w.since(p.count)
+		p.count, p.since = w.since(p.count), w.began
 		p.toldCount -= min(p.toldCount, w.count)
 		p.written, p.alone = nil, false
 	}
@@ -205,6 +205,7 @@ func (p *streamPublisher) purge(ctx context.Context, ses *session, options ...je
 type writtenSnapshot struct {
 	ref   snapshotRef
 	count uint64 // of the tail, when it began
+	began time.Time
 }
 
 // since is the tail that is left of one when the snapshot counts. Where its
@@ -230,14 +231,37 @@ func (p *streamPublisher) SnapshotDue(rows int) bool {
 	case p.count.Count == 0 || time.Since(p.shot) < p.sink.kept.pace(snapshotPause):
 		return false
 	}
-	if p.count.Count >= uint64(max(leastTail, rows/2)) {
-		return true
+	return p.count.Count >= uint64(max(leastTail, rows/2)) || p.ages()
+}
+
+// ages tells whether retention comes near the tail. It takes the oldest
+// messages; what is needed should not be in the older half of the stream, by
+// number or by age. The turn is held.
+func (p *streamPublisher) ages() bool {
+	first, last, maxAge := p.sink.kept.retention()
+	return p.count.Count > 0 && (last > first && p.count.First < first+(last-first)/2 || maxAge > 0 && time.Since(p.since) > maxAge/2)
+}
+
+// OnDue implements journal.Journal.
+func (p *streamPublisher) OnDue(call func()) {
+	if call == nil {
+		p.due.Store(nil)
+		return
 	}
-	// Retention takes the oldest messages. What is needed should not be in the
-	// older half of the stream; so a snapshot is written each time that the
-	// stream has doubled, or half of it was replaced.
-	first, last := p.sink.kept.ends()
-	return last > first && p.count.First < first+(last-first)/2
+	p.due.Store(&call)
+}
+
+// remind says that a snapshot has become due, if retention has made it so.
+func (p *streamPublisher) remind() {
+	call := p.due.Load()
+	if call == nil || !p.turn.TryAcquire(1) {
+		return // nobody writes one, or something is being done; there is another time
+	}
+	is := p.claimed && (p.alone || p.ages())
+	p.turn.Release(1)
+	if is {
+		(*call)()
+	}
 }
 
 // Snapshot implements journal.Journal.
@@ -259,8 +283,8 @@ func (p *streamPublisher) Snapshot(ctx context.Context, state journal.State, row
 	h := snapshotHeader{
 		Stream: f.created, Ref: snapshotRef{Epoch: p.control.Epoch, Sequence: p.told}, Base: p.control.Base, State: state,
 	}
-	w := &writtenSnapshot{ref: h.Ref, count: p.toldCount}
 	p.shot = time.Now()
+	w := &writtenSnapshot{ref: h.Ref, count: p.toldCount, began: p.shot}
 	p.turn.Release(1)
 	if err != nil {
 		return p.sink.fail(err)

@@ -31,6 +31,7 @@ const (
 // tailRow is what one message of the stream says of a flow.
 type tailRow struct {
 	sequence uint64
+	stored   time.Time
 	id       string // of the event; empty where no event tells of it
 	rows     []journal.Row
 	// What the event says of its resource.
@@ -277,7 +278,7 @@ func (p *pass) read(ctx context.Context) (count int, err error) {
 		if err != nil {
 			return count, err
 		}
-		if err := p.hand(ctx, m, meta.Sequence.Stream); err != nil {
+		if err := p.hand(ctx, m, meta); err != nil {
 			return count, err
 		}
 		count++
@@ -288,14 +289,15 @@ func (p *pass) read(ctx context.Context) (count int, err error) {
 }
 
 // hand gives a message to those whom it concerns.
-func (p *pass) hand(ctx context.Context, m jetstream.Msg, sequence uint64) error {
+func (p *pass) hand(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	concerned, row := p.concerned(m)
+	sequence := meta.Sequence.Stream
 	for _, r := range concerned {
 		if sequence < r.from || sequence > r.to {
 			continue
 		}
 		row := row
-		row.sequence = sequence
+		row.sequence, row.stored = sequence, meta.Timestamp
 		if row.id == "" {
 			// Consumed without its payload, as only few messages have any
 			// that matters.

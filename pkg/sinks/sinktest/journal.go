@@ -191,6 +191,7 @@ func recorded(t *testing.T, h Harness) {
 	rows := []journal.Row{
 		{Key: "default/unsent", UID: uid("unsent"), Version: 5},
 		{Key: "default/buried", UID: uid("buried"), Version: 6, Sent: true, Buried: true},
+		{Key: "default/risen", UID: uid("risen"), Version: 7, Sent: true, Risen: true, Resync: 3},
 		{Key: "default/gone", UID: uid("gone"), Version: 7, Gone: true},
 		{Key: "cluster-scoped", UID: uid("scoped"), Version: 8, Sent: true, Resync: 9},
 	}
