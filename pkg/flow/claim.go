@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -61,20 +62,28 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 	f := r.flow
 	f.ledger.restored(c.State, fresh, f.journal.Exact())
 	again := f.isClaimed()
+	// A claim of which nothing more was recorded is one that was not finished.
+	known := c.Known && (c.State.CRD != "" || f.ledger.objects() > 0)
+	if fresh {
+		r.saver.take(nil) // the versions that it has are of what is no more
+	}
 	if fresh || !again {
-		f.state, f.begun = c.State, c.Known
+		f.state, f.begun = c.State, known
+	}
+	if f.active = f.state.Active; f.active == 0 {
+		f.active = time.Now().Unix()
 	}
 	switch {
 	case !again:
-		f.known = c.Known
+		f.known = known
 		close(f.claimed)
-	case fresh && !c.Known:
+	case fresh && !known:
 		// The place is new, while the route has been active: what is there now
 		// is existing in it.
 		r.anew = true
 	}
-	if !c.Known { // what was requested before is to be told for the first time
-		f.ledger.skipResync(f.requested.Load())
+	if !known { // what was requested before now is to be told for the first time
+		f.ledger.skipResync(max(f.requested.Load(), uint64(time.Now().Unix()))) //nolint:gosec // it is positive
 	}
 	if c.Gap != "" {
 		r.series.lost.Inc()
@@ -105,7 +114,9 @@ func (r *Run) begin(follow bool) bool {
 	if existing && !r.anew && f.pattern != nil {
 		select {
 		case <-f.pattern.claimed:
-			existing = !f.pattern.known
+			// One that the route found when it became active, and that had no
+			// flow yet when a bridge ended, still exists.
+			existing = !f.pattern.known || r.target.Created != 0 && r.target.Created <= f.pattern.active
 		case <-r.following.Done():
 			return false
 		}
@@ -143,7 +154,7 @@ func (r *Run) resume(number uint64) bool {
 	r.resync = number
 	r.series.requested.Inc()
 	f.log.Info("tells of all objects again, as requested", "request", number)
-	if f.ledger.state().Rewound == 0 {
+	if f.ledger.state().Rewound == 0 && f.state.Rewound == 0 { // the latter until it is recorded that it is not
 		return true
 	}
 	// The API server counts from an earlier number than it once did.

@@ -31,8 +31,10 @@ func (r *Run) deliver() {
 		if !open {
 			return
 		}
-		if r.unanswered = r.deliverBatch(batch); len(r.unanswered) > 0 {
-			return
+		if len(batch) > 0 {
+			if r.unanswered = r.deliverBatch(batch); len(r.unanswered) > 0 {
+				return
+			}
 		}
 		if r.saver.due() && !r.save(r.delivering) {
 			return

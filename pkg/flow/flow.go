@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sources"
@@ -42,15 +44,19 @@ type Flow struct {
 	run       atomic.Pointer[Run] // the one that is not done yet
 	requested atomic.Uint64       // the last resync that was asked for
 
-	// claimed is closed when the journal has been claimed for the first time;
-	// known, which is set before, tells whether it had been claimed before that.
+	// claimed is closed when the journal has been claimed for the first time.
+	// known and active, which are set before, tell whether something had been
+	// recorded before that, and since when the route has been active.
 	claimed chan struct{}
 	known   bool
+	active  int64 // see journal.State
 	// state is as it was recorded last; begun tells whether something of the
 	// flow was ever followed into the place where its events go. They belong to
 	// the run.
 	state journal.State
 	begun bool
+	// unsaved are rows that the last run could not record.
+	unsaved map[string]journal.Row
 }
 
 // New makes a flow that waits for its first run. Its ledger is kept in the
@@ -86,6 +92,17 @@ func (f *Flow) Holds(version uint64) bool {
 	select {
 	case <-f.claimed:
 		return f.ledger.holds(version)
+	default:
+		return true
+	}
+}
+
+// HoldsOthers tells whether the sink may know of objects of another CRD of
+// that name than the one with the uid.
+func (f *Flow) HoldsOthers(crd types.UID) bool {
+	select {
+	case <-f.claimed:
+		return f.ledger.holdsOthers(crd)
 	default:
 		return true
 	}

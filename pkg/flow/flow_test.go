@@ -68,6 +68,9 @@ func (o *outbox) Publish(_ context.Context, batch []events.Event) (int, error) {
 	return told, err
 }
 
+// later is higher than the number of any request from before now.
+const later = 1 << 40
+
 func describe(e *events.Event) string {
 	var flags string
 	for _, flag := range []string{events.ExtInferred, events.ExtCoalesced} {
@@ -75,8 +78,12 @@ func describe(e *events.Event) string {
 			flags += " " + flag
 		}
 	}
-	if at := strings.LastIndex(e.ID(), ".r."); at >= 0 {
-		flags += " " + e.ID()[at+len(".r."):]
+	if at := strings.LastIndex(e.ID(), ".r.r"); at >= 0 {
+		number, err := strconv.ParseUint(e.ID()[at+len(".r.r"):], 10, 64)
+		flags += fmt.Sprintf(" r%d", number-later)
+		if err != nil {
+			flags += " " + err.Error()
+		}
 	}
 	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Extensions()[events.ExtResourceVersion], flags)
 }

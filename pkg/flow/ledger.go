@@ -131,6 +131,7 @@ func (l *ledger) Restore(r journal.Row) {
 	restored.set(sent, r.Sent || (alive && known.uid == r.UID && known.is(sent)))
 	restored.set(buried, r.Buried)
 	same := alive && known.uid == r.UID
+	restored.set(resent, same && known.is(resent))
 	restored.set(risen, r.Risen || rises || same && (known.is(risen) || r.Resync != 0 && known.is(buried)))
 	l.rows[r.Key] = restored
 	if r.Resync != 0 {
@@ -172,13 +173,13 @@ func (l *ledger) restored(s journal.State, fresh, settled bool) {
 		l.incarnation, l.existing = types.UID(s.Incarnation), s.Existing
 		l.position, l.listed, l.rewound = s.Position, s.Phase == journal.Following, s.Rewound
 		l.selection, l.resync, l.resyncing = s.Selection, s.Resync, s.Resyncing
-		for key, n := range l.told {
-			if r, ok := l.rows[key]; ok && n == s.Resyncing {
-				r.set(resent, true)
-				l.rows[key] = r
-			}
-		}
 		l.bury()
+	}
+	for key, n := range l.told {
+		if r, ok := l.rows[key]; ok && n == l.resyncing {
+			r.set(resent, true)
+			l.rows[key] = r
+		}
 	}
 	l.told = nil
 	if !settled {
@@ -293,6 +294,26 @@ func (l *ledger) relist() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.position = 0
+}
+
+// holdsOthers tells whether there are rows, and they are of another incarnation.
+func (l *ledger) holdsOthers(incarnation types.UID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.incarnation != "" && l.incarnation != incarnation && len(l.rows)+len(l.pending) > 0
+}
+
+// newestVersion is that of the newest row.
+func (l *ledger) newestVersion() (version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.rows {
+		version = max(version, r.version)
+	}
+	for _, p := range l.pending {
+		version = max(version, p.version)
+	}
+	return version
 }
 
 // startResync begins a requested resync, or goes on with it. It tells whether

@@ -40,6 +40,9 @@ func (r *Run) Listed(ctx context.Context, object *unstructured.Unstructured) {
 		r.invalid(err)
 		return
 	}
+	if r.sourcing.Err() != nil {
+		return // what follows an object that has been put back is no news either
+	}
 	r.flow.ledger.markListed(key)
 	r.changed(ctx, object, key, seen, true)
 	failpoint.Here(failpoint.InFirstList)
@@ -51,6 +54,9 @@ func (r *Run) ListFinished(ctx context.Context, resourceVersion string) {
 	version, err := parseVersion(resourceVersion)
 	if err != nil {
 		r.invalid(err)
+		return
+	}
+	if r.sourcing.Err() != nil {
 		return
 	}
 	if r.surveys {
@@ -123,8 +129,9 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 		Type: r.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
 		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
-	if inList && same && !s.known.is(doubted) && seen.version < s.known.version {
-		// Lists are consistent: this object has been put back.
+	if inList && s.alive && !s.known.is(doubted) && seen.version < s.known.version {
+		// Lists are consistent, and versions under a name only grow: what was
+		// delivered of it is not part of the API server's history.
 		r.rewound(&sources.RewoundError{Position: s.known.version, Is: seen.version})
 		return
 	}

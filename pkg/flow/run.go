@@ -24,6 +24,9 @@ type Target struct {
 	// Existing says that the CRD was there when the route became active, so
 	// that the objects of its first list are existing and not created.
 	Existing bool
+	// Created is when the CRD was, in seconds of Unix time by the API server's
+	// clock; 0 where there is none.
+	Created int64
 	// Events are the types of events that are delivered.
 	Events events.Set
 }
@@ -53,6 +56,8 @@ type Run struct {
 	sourceNot  context.CancelCauseFunc
 	done       chan struct{}
 
+	// others: what is left of another CRD of that name is to be drained.
+	others bool
 	// anew: what was delivered before is not in the place where events go now.
 	anew bool
 	// These belong to the source's goroutine. first: a list is the first one
@@ -112,9 +117,25 @@ func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Ru
 	return r
 }
 
+// StartDrainOthers begins to deliver the end of all objects that are known of
+// another CRD of that name than the target's, which cannot be followed for now.
+// Nobody has seen when they went: each deletion has the version that follows
+// the newest known of all, which is below any of the next CRD's objects.
+func (f *Flow) StartDrainOthers(ctx context.Context, target Target) *Run {
+	going := gone
+	if !f.isClaimed() {
+		going = goneUnknown
+	}
+	f.condition.setActive(rule(target.Resource), going)
+	r := f.newRun(ctx, target)
+	r.others = true
+	go r.run(false)
+	return r
+}
+
 const (
 	gone        = "the CRD is gone"
-	goneUnknown = "there is no such CRD; whether the end of its objects has to be told is known when the sink has been asked"
+	goneUnknown = "whether the end of objects of a CRD that is gone has to be told is known when the sink has been asked"
 )
 
 func (f *Flow) isClaimed() bool {
@@ -214,6 +235,8 @@ func (r *Run) run(follow bool) {
 	defer r.flow.run.Store(nil)
 	defer r.flow.journal.OnDue(nil)
 	defer r.queue.discard()
+	defer func() { r.flow.unsaved = r.saver.rows }()
+	r.saver.take(r.flow.unsaved)
 	if !r.claim() || !r.begin(follow) {
 		return
 	}
@@ -228,6 +251,9 @@ func (r *Run) run(follow bool) {
 	r.mu.Lock()
 	absent := r.absent
 	r.mu.Unlock()
+	if r.others && r.flow.HoldsOthers(r.target.CRD) {
+		absent = r.flow.ledger.newestVersion() + 1
+	}
 	if absent != 0 {
 		r.drain(absent)
 	}
@@ -333,6 +359,7 @@ func (r *Run) stateNow() journal.State {
 	s := r.flow.ledger.state()
 	id := r.flow.id
 	s.CRD, s.Route, s.Sink = id.CRD, id.Route, id.Sink
+	s.Active = r.flow.active
 	s.Version, s.Kind, s.Namespaced = r.target.Resource.Kind.Version, r.target.Resource.Kind.Kind, r.target.Resource.Namespaced
 	return s
 }

@@ -32,6 +32,11 @@ type saver struct {
 	refer       bool   // one is written that the record does not refer to yet
 }
 
+// take goes on with what another run could not record.
+func (s *saver) take(rows map[string]journal.Row) {
+	s.rows, s.dirty = rows, len(rows) > 0
+}
+
 // note takes what an item leaves to be recorded.
 func (s *saver) note(i *item, exact bool) {
 	s.dirty = true

@@ -102,7 +102,7 @@ func TestSurvey(t *testing.T) {
 
 			h.target.Events = after
 			if test.resync != 0 {
-				h.flow.RequestResync(test.resync)
+				h.flow.RequestResync(later + test.resync)
 			}
 			second := h.start(ctx)
 			if diff := cmp.Diff(sources.Start{Position: "10", Survey: true}, h.from); diff != "" {
@@ -136,14 +136,14 @@ func TestSurveyGoesOn(t *testing.T) {
 		<-r.Done()
 	}
 	run(func(ctx context.Context, r *Run) { list(ctx, r, 10, object("a", "", 5), object("b", "", 6)) })
-	h.flow.RequestResync(7)
+	h.flow.RequestResync(later + 7)
 	run(func(ctx context.Context, r *Run) {
 		_ = r.ListStarted(ctx, "20")
 		r.Listed(ctx, object("a", "", 5))
 	})
 	run(func(ctx context.Context, r *Run) { list(ctx, r, 30, object("a", "", 5), object("b", "", 6)) })
 	run(func(ctx context.Context, r *Run) { r.Changed(ctx, object("a", "", 31)) })
-	h.flow.RequestResync(8)
+	h.flow.RequestResync(later + 8)
 	run(func(ctx context.Context, r *Run) { list(ctx, r, 40, object("a", "", 31), object("b", "", 6)) })
 	h.out.wait(t, "created ns/a@5", "created ns/b@6", "existing ns/a@5 r7", "existing ns/b@6 r7",
 		"updated ns/a@31", "existing ns/a@31 r8", "existing ns/b@6 r8")
@@ -164,7 +164,7 @@ func TestListIsOlder(t *testing.T) {
 	}
 	r.Stop(time.Minute)
 	<-r.Done()
-	h.flow.RequestResync(1)
+	h.flow.RequestResync(later + 1)
 	r = h.start(ctx)
 	list(ctx, r, 101, object("a", "", 5), object("b", "", 50))
 	r.Changed(ctx, object("a", "", 102))
@@ -198,7 +198,7 @@ func TestRisen(t *testing.T) {
 	if reason := h.flow.Status().Reason; !strings.Contains(reason, "bridge resync --route r") {
 		t.Errorf("the reason is %q", reason)
 	}
-	h.flow.RequestResync(3)
+	h.flow.RequestResync(later + 3)
 	run(func(r *Run) { list(ctx, r, 40, object("a", "", 31)) })
 	run(func(r *Run) {
 		r.Changed(ctx, object("a", "", 41))

@@ -49,6 +49,9 @@ type State struct {
 	Sink  string `json:"sink"`
 
 	Phase Phase `json:"phase"`
+	// Active is when the route became active for the flow, in seconds of Unix
+	// time.
+	Active int64 `json:"active,omitempty"`
 	// Incarnation is the uid of the CRD that is followed.
 	Incarnation string `json:"incarnation,omitempty"`
 	// Existing: what the first list tells of are existing objects, not created ones.

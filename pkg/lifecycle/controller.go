@@ -3,7 +3,9 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -12,12 +14,22 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+// Retries of what the API server did not answer.
+const (
+	firstRetry = 5 * time.Millisecond
+	lastRetry  = 10 * time.Second
 )
 
 // crds tells the supervisor how each CRD is. What is there it takes from the
@@ -29,6 +41,9 @@ type crds struct {
 	live       client.Reader
 	supervisor *Supervisor
 
+	// seen has CRDs that were there when it was asked which are.
+	seen chan event.GenericEvent
+
 	mu    sync.Mutex
 	known map[string]types.UID // the CRDs that are there, as was last told
 }
@@ -36,7 +51,7 @@ type crds struct {
 // SetupWithManager makes the supervisor run while the manager leads, and the
 // controller that tells it of CRDs. The manager's cache should Strip them.
 func (s *Supervisor) SetupWithManager(m manager.Manager) error {
-	c := &crds{cached: m.GetCache(), live: m.GetAPIReader(), supervisor: s, known: map[string]types.UID{}}
+	c := &crds{cached: m.GetCache(), live: m.GetAPIReader(), supervisor: s, seen: make(chan event.GenericEvent), known: map[string]types.UID{}}
 	s.present = c.present
 	if err := m.Add(s); err != nil {
 		return fmt.Errorf("supervisor: %w", err)
@@ -45,9 +60,12 @@ func (s *Supervisor) SetupWithManager(m manager.Manager) error {
 	err := ctrl.NewControllerManagedBy(m).
 		Named("customresourcedefinition").
 		For(&apiextensions.CustomResourceDefinition{}).
+		WatchesRawSource(source.Channel(c.seen, &handler.EnqueueRequestForObject{})).
 		WithEventFilter(concerned).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 4,
+			// The usual one lets a retry wait for a quarter of an hour.
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 			// The process may make a manager more than once (tests do).
 			SkipNameValidation: new(true),
 			// An API server that is not reachable is waited for, not a reason to end.
@@ -136,7 +154,23 @@ func (c *crds) present(ctx context.Context) (map[string]types.UID, uint64, error
 		}
 		if page = list.Continue; page == "" {
 			version, err := versionOf(list)
+			if err == nil {
+				go c.look(ctx, slices.Collect(maps.Keys(uids)))
+			}
 			return uids, version, err
+		}
+	}
+}
+
+// look has the controller look at CRDs that were there: one that is gone before
+// the controller's cache begins to watch is never part of it.
+func (c *crds) look(ctx context.Context, names []string) {
+	for _, name := range names {
+		crd := &apiextensions.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		select {
+		case c.seen <- event.GenericEvent{Object: crd}:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

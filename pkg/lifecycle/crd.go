@@ -26,6 +26,7 @@ type CRD struct {
 	// NotEstablished says why it is not, in the API server's words.
 	NotEstablished string
 	Deleting       bool
+	Created        int64 // seconds of Unix time
 }
 
 // Version is one version of a CRD.
@@ -40,6 +41,9 @@ func fromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 		Name: o.Name, UID: o.UID, Group: o.Spec.Group, Kind: o.Spec.Names.Kind, Plural: o.Spec.Names.Plural,
 		Namespaced: o.Spec.Scope == apiextensions.NamespaceScoped,
 		Deleting:   o.DeletionTimestamp != nil,
+	}
+	if !o.CreationTimestamp.IsZero() {
+		c.Created = o.CreationTimestamp.Unix()
 	}
 	for _, v := range o.Spec.Versions {
 		c.Versions = append(c.Versions, Version{Name: v.Name, Served: v.Served, Storage: v.Storage})

@@ -100,7 +100,7 @@ func (s *Supervisor) remember(runs context.Context, all []sinks.Kept) {
 			continue // its flows are settled
 		}
 		if _, there := s.atStart[kept.CRD]; there {
-			continue // the controller tells more
+			continue // the controller looks at it, whether or not it is still there
 		}
 		s.apply(runs, observation{name: kept.CRD, absent: s.asOf})
 	}

@@ -129,8 +129,13 @@ func NewSupervisor(o Options) *Supervisor {
 			}
 		}
 	}
-	for _, sink := range o.Sinks {
-		if keeper := sink.Keeper(); keeper != nil {
+	for name, sink := range o.Sinks {
+		keeper := sink.Keeper()
+		switch {
+		case keeper == nil && o.State != "":
+			o.Log.Info("sink has no stream: its ledgers are kept in another, and each of its events is delivered at least once, again after a crash",
+				"sink", name, "state.sink", o.State)
+		case keeper != nil:
 			keeper.Notify(sinks.Listener{Fenced: func(err *journal.FencedError) { s.fail(err) }, Resync: s.requests.add})
 		}
 	}
@@ -376,7 +381,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	version, err := crd.choose(e.route.Version)
 	target := flow.Target{
 		Resource: crd.resource(version), CRD: crd.UID,
-		Existing: s.atStart[crd.Name] == crd.UID, Events: e.types(),
+		Existing: s.atStart[crd.Name] == crd.UID, Created: crd.Created, Events: e.types(),
 	}
 	switch {
 	case e.run != nil && err == nil && target == e.target:
@@ -385,6 +390,11 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 		}
 	case e.run != nil:
 		e.run.Stop(rebuildGrace)
+	case (err != nil || !crd.Established) && e.flow.HoldsOthers(crd.UID):
+		if s.mayStart(runs, e) {
+			e.target.CRD, e.target.Events = crd.UID, e.types()
+			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target))
+		}
 	case err != nil:
 		e.flow.Idle(flow.Failed, err.Error())
 	case !crd.Established:

@@ -91,6 +91,9 @@ func (h *History) revision(ctx context.Context) (uint64, error) {
 		defer h.mu.Unlock()
 		if call.waiting--; call.waiting == 0 {
 			call.giveUp()
+			if h.next == call {
+				h.next = nil // who comes now asks anew
+			}
 		}
 		return 0, ctx.Err()
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // BlockedWatchTimeout is how long a watch stays open while nobody takes its
-// next event. Go's HTTP/2 client holds up to 4 MiB of each stream that is not
+// next event. Go's HTTP/2 client holds up to 256 KiB of each stream that is not
 // read; closed, it holds nothing, and the reflector watches again from the
 // last event that was taken.
 const BlockedWatchTimeout = 10 * time.Second

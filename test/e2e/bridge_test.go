@@ -104,8 +104,8 @@ type status struct {
 	Role    string
 	Flows   []flowStatus
 	Sinks   []struct {
-		Name, Type, LastError string
-		Connected             bool
+		Name, Type, LastError, Batches string
+		Connected                      bool
 	}
 }
 
@@ -113,6 +113,7 @@ type flowStatus struct {
 	CRD, Route, Sink, Version, State, Reason, LastError string
 	Objects, Delivered, Pending                         int
 	LagSeconds                                          float64
+	Fenced                                              bool
 }
 
 func (b *bridge) status(t *testing.T) status {

@@ -119,7 +119,7 @@ func TestCRDRemovedByForce(t *testing.T) {
 	}
 	b.waitState(t, w.kind.name, "test", "draining")
 	w.stream.wait(t, w.kind.name, 3) // the API server has marked the object as deleted
-	eventually(t, func() error { // the API server waits for the object; a person does not
+	eventually(t, func() error {     // the API server waits for the object; a person does not
 		_, err := crds.Patch(t.Context(), w.kind.name, types.MergePatchType, []byte(`{"metadata":{"finalizers":[]}}`), metav1.PatchOptions{})
 		if apierrors.IsNotFound(err) {
 			err = nil

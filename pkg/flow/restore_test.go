@@ -1,0 +1,299 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/journal"
+)
+
+// place is a journal whose answers a test can change, and an outbox whose
+// events are rows of it, as those of a stream are.
+type place struct {
+	*outbox
+	mu     sync.Mutex
+	claim  journal.Claim
+	fresh  bool          // the next claim restores everything
+	rows   []journal.Row // that were recorded
+	landed []journal.Row // that the next claim finds to be stored after all
+	fails  error         // what Record and Rebase answer
+	rebase int
+}
+
+func newPlace() *place { return &place{outbox: newOutbox(), fresh: true} }
+
+func (p *place) Claim(_ context.Context, into journal.Restorer) (journal.Claim, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rows := p.landed
+	if p.fresh {
+		into.Reset()
+		rows = p.rows
+	}
+	for _, r := range rows {
+		into.Restore(r)
+	}
+	p.fresh, p.landed = false, nil
+	c := p.claim
+	p.claim.Known = true
+	return c, nil
+}
+
+func (p *place) Record(_ context.Context, rows []journal.Row, s journal.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fails == nil {
+		p.rows = append(p.rows, rows...)
+		p.claim.State = s
+	}
+	return p.fails
+}
+
+func (p *place) Rebase(_ context.Context, s journal.State) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fails == nil {
+		p.rebase++
+		p.claim.State = s
+	}
+	return p.fails
+}
+
+func (p *place) SnapshotDue(int) bool                                                 { return false }
+func (p *place) OnDue(func())                                                         {}
+func (p *place) Snapshot(context.Context, journal.State, iter.Seq[journal.Row]) error { return nil }
+func (p *place) Exact() bool                                                          { return true }
+func (p *place) Fenced() bool                                                         { return true }
+
+func (p *place) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fails = err
+}
+
+func (p *place) recorded() journal.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.claim.State
+}
+
+// process is a flow of a new process, whose ledger is what the place has.
+func (p *place) process(t *testing.T, pattern *Flow) *harness {
+	p.mu.Lock()
+	p.fresh = true
+	p.mu.Unlock()
+	h := newHarness(t)
+	env := Environment{Cluster: "test", Memory: NewMemory(64 << 20), Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)}
+	h.out, h.flow = p.outbox, New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, p, p, pattern)
+	return h
+}
+
+func end(r *Run, grace time.Duration) {
+	r.Stop(grace)
+	<-r.Done()
+}
+
+var errAway = errors.New("the sink is away")
+
+// TestRowsOutliveRuns shows that rows which no event tells, and which the sink
+// could not take before the run was stopped, are recorded by the next one
+// before the position is that lies behind them.
+func TestRowsOutliveRuns(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	h.target.Events = events.NewSet(events.Updated, events.Deleted)
+	r := h.start(ctx)
+	list(ctx, r, 5)
+	eventually(t, func() bool { return p.recorded().Phase == journal.Following })
+	p.fail(errAway)
+	r.Changed(ctx, object("a", "", 10)) // created, which the route does not tell
+	eventually(t, func() bool { position, _ := h.flow.ledger.resume(); return position == 10 })
+	end(r, 0)
+	p.fail(nil)
+	end(h.start(ctx), 0)
+	if s := p.recorded(); s.Position != 10 {
+		t.Fatalf("recorded is %+v", s)
+	}
+
+	h = p.process(t, nil) // after a crash
+	h.target.Events = events.NewSet(events.Updated, events.Deleted)
+	r = h.start(ctx)
+	r.Changed(ctx, object("a", "", 20))
+	end(r, time.Minute)
+	p.wait(t, "updated ns/a@20")
+}
+
+// TestResyncFoundAgain shows that an event of a resync that was stored without
+// an answer is not sent again, when the place has said so in the meantime.
+func TestResyncFoundAgain(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 5, object("a", "", 3))
+	end(r, time.Minute)
+	h.flow.RequestResync(later)
+	p.set(func(n int) (int, int, error) { return n, 0, errAway })
+	r = h.start(ctx)
+	_ = r.ListStarted(ctx, "6")
+	r.Listed(ctx, object("a", "", 3))
+	p.wait(t, "created ns/a@3", "existing ns/a@3 r0")
+	end(r, 0)
+
+	p.landed = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(object("a", "", 3).GetUID())), Version: 3, Sent: true, Resync: later}}
+	p.ids = map[string]bool{} // and it no longer knows the id
+	p.set(nil)
+	r = h.start(ctx)
+	list(ctx, r, 7, object("a", "", 3), object("b", "", 6))
+	r.Changed(ctx, object("b", "", 6))
+	end(r, time.Minute)
+	p.wait(t, "created ns/a@3", "existing ns/a@3 r0", "created ns/b@6")
+}
+
+// TestRebaseIsRecorded shows that the way on after etcd was put back is recorded
+// also where the run that began it was stopped before it could be.
+func TestRebaseIsRecorded(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	p.claim = journal.Claim{Known: true, State: journal.State{
+		CRD: "widgets.example.com", Phase: journal.Following, Incarnation: "crd-1", Position: 100, Rewound: 100,
+	}}
+	p.rows = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(object("a", "", 3).GetUID())), Version: 90, Sent: true}}
+	h := p.process(t, nil)
+	h.flow.RequestResync(later)
+	p.fail(errAway)
+	r := h.flow.newRun(ctx, h.target)
+	go r.run(true)
+	eventually(t, func() bool { return h.flow.Status().State == Blocked })
+	end(r, 0)
+	p.fail(nil)
+	r = h.start(ctx)
+	list(ctx, r, 50, object("a", "", 40))
+	end(r, time.Minute)
+	if p.rebase != 1 || p.recorded().Rewound != 0 {
+		t.Errorf("rebased %d times; recorded is %+v", p.rebase, p.recorded())
+	}
+	p.wait(t, "existing ns/a@40 r0")
+}
+
+// TestPutBackToBeforeTheCRD shows that etcd which was put back to before there
+// was a CRD is found out when that is there again.
+func TestPutBackToBeforeTheCRD(t *testing.T) {
+	ctx := t.Context()
+	h := newPlace().process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 85, object("a", "old", 80))
+	end(r, time.Minute)
+	<-h.flow.StartDrain(ctx, h.target, 50).Done()
+	h.target.CRD = "crd-2"
+	h.flow.condition.setActive("", "")
+	r = h.start(ctx)
+	list(r.sourcing, r, 57, object("a", "new", 56))
+	end(r, time.Minute)
+	if s := h.flow.Status(); s.State != Blocked || !strings.Contains(s.Reason, "bridge resync --route r") {
+		t.Errorf("the flow is %s: %s", s.State, s.Reason)
+	}
+}
+
+// TestUnfinishedFirstClaim shows that a claim after which nothing was recorded
+// is none: what the first list has is existing all the same.
+func TestUnfinishedFirstClaim(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	p.claim.Known = true // by a process that ended before it began
+	h := p.process(t, nil)
+	h.target.Existing = true
+	h.flow.RequestResync(1) // of long ago
+	r := h.start(ctx)
+	list(ctx, r, 10, object("a", "", 5))
+	end(r, time.Minute)
+	p.wait(t, "existing ns/a@5")
+	if h.from.Survey || p.recorded().Resync < 1 {
+		t.Errorf("began at %+v, recorded is %+v", h.from, p.recorded())
+	}
+}
+
+// TestWildcardKnowsWhatExisted shows which CRDs of a wildcard existed when its
+// route became active, although a bridge ended before it had begun with them.
+func TestWildcardKnowsWhatExisted(t *testing.T) {
+	const active = 1000
+	for _, test := range []struct {
+		why     string
+		created int64
+		want    string
+	}{
+		{"it was there", active - 1, "existing ns/a@5"},
+		{"it came in the same second", active, "existing ns/a@5"},
+		{"it came later", active + 1, "created ns/a@5"},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			ctx := t.Context()
+			of := newPlace()
+			of.claim = journal.Claim{Known: true, State: journal.State{CRD: "*.example.com", Active: active}}
+			pattern := of.process(t, nil).flow
+			<-pattern.StartDrain(ctx, Target{}, 1).Done()
+			p := newPlace()
+			h := p.process(t, pattern)
+			h.target.Existing, h.target.Created = true, test.created
+			r := h.start(ctx)
+			list(ctx, r, 10, object("a", "", 5))
+			end(r, time.Minute)
+			p.wait(t, test.want)
+			if s := of.recorded(); s.Active != active {
+				t.Errorf("the wildcard's record is %+v", s)
+			}
+		})
+	}
+}
+
+// TestDrainOthers shows that the objects of a CRD that was replaced by one which
+// cannot be followed get their end, and that the next one's are told as usual.
+func TestDrainOthers(t *testing.T) {
+	for _, test := range []struct {
+		why string
+		crd types.UID
+		end []string
+	}{
+		{"another CRD", "crd-2", []string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"}},
+		{"the same one", "crd-1", nil},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			ctx := t.Context()
+			p := newPlace()
+			h := p.process(t, nil)
+			r := h.start(ctx)
+			list(ctx, r, 10, object("a", "", 5), object("b", "", 7))
+			end(r, time.Minute)
+			began := []string{"created ns/a@5", "created ns/b@7"}
+
+			h.target.CRD = test.crd
+			if got := h.flow.HoldsOthers(test.crd); got != (test.end != nil) {
+				t.Errorf("HoldsOthers is %t", got)
+			}
+			<-h.flow.StartDrainOthers(ctx, h.target).Done()
+			p.mu.Lock()
+			told := slices.Sorted(slices.Values(p.stored[len(began):]))
+			p.mu.Unlock()
+			if diff := cmp.Diff(test.end, told); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			if h.flow.HoldsOthers(test.crd) {
+				t.Error("there is something left")
+			}
+		})
+	}
+}
