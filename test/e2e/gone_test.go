@@ -102,6 +102,7 @@ func TestCRDGoneWhileDown(t *testing.T) {
 // force, with its data left behind: it is told to be deleted with the CRD, and
 // when that comes back it is said to be there, until a resync tells of it.
 func TestCRDRemovedByForce(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)
@@ -178,6 +179,7 @@ func TestCRDRemovedByForce(t *testing.T) {
 // TestScopeChangesWhileDown shows that a CRD that came back unseen with another
 // scope ends the objects of the one that it was.
 func TestScopeChangesWhileDown(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

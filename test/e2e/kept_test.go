@@ -18,6 +18,7 @@ import (
 // and then has again, is compared with what is known of it: nothing is told
 // twice, and what has changed meanwhile is.
 func TestRoutesThatReturn(t *testing.T) {
+	slow(t)
 	route := func(crd, more string) string {
 		return fmt.Sprintf("  - {name: test, crds: [%q], sinks: [main]%s}\n", crd, more)
 	}
@@ -112,6 +113,7 @@ func TestRoutesThatReturn(t *testing.T) {
 // a restart, where another sink keeps its ledgers: nothing is told again but
 // what the bridge cannot know to have arrived, and no end is missed.
 func TestStateSink(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	other := controlplane.NATSForTest(t, controlplane.NATSOptions{})
@@ -177,6 +179,7 @@ func TestStateSink(t *testing.T) {
 // TestStreamWithoutControlSubject shows that a stream which does not take
 // control messages works all the same, without the fence, and that it says so.
 func TestStreamWithoutControlSubject(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	_, err := w.stream.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "K8S", Subjects: []string{"k8s.>"}})
@@ -211,6 +214,7 @@ func TestStreamWithoutControlSubject(t *testing.T) {
 // killed under load: events go out in atomic batches, and none is missing,
 // twice or out of order.
 func TestReplicatedStream(t *testing.T) {
+	slow(t)
 	const objects = 100
 	cp := shared.Get(t)
 	cluster := controlplane.NATSClusterForTest(t, 3, controlplane.NATSOptions{})

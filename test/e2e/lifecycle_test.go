@@ -348,7 +348,7 @@ func TestSpecEdited(t *testing.T) {
 
 // TestFlappingCRD creates and deletes a CRD many times: what the bridge holds
 // afterwards is what it held before, and its log stays readable. One cycle in
-// five has an object too; the API server takes none for the first two seconds
+// ten has an object too; the API server takes none for the first two seconds
 // of a CRD's life.
 func TestFlappingCRD(t *testing.T) {
 	cycles := 200
@@ -364,7 +364,7 @@ func TestFlappingCRD(t *testing.T) {
 	cycle := func(i int) {
 		w.kind.create(t)
 		b.waitState(t, w.kind.name, "test", "running")
-		if i%5 == 0 {
+		if i%10 == 0 {
 			objects++
 			w.kind.add(t, "one", map[string]any{"cycle": int64(i)})
 			w.stream.wait(t, w.kind.name, 2*objects-1)

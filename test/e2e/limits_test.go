@@ -83,6 +83,7 @@ func TestStreamPurged(t *testing.T) {
 // TestStreamPurgedWhileDown shows that a bridge that finds its control message
 // gone says so, compares with the snapshot that it has, and loses no deletion.
 func TestStreamPurgedWhileDown(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)
@@ -148,6 +149,7 @@ func TestStreamRecreated(t *testing.T) {
 // the bridge runs, as it puts its ledger down before; and that a bridge which
 // was down for longer than the stream remembers says so.
 func TestRetention(t *testing.T) {
+	slow(t)
 	const maxAge = 5 * time.Second
 	w := newWorld(t)
 	w.kind.create(t)
@@ -180,6 +182,7 @@ func TestRetention(t *testing.T) {
 
 // TestDownForLongerThanTheStreamRemembers is what its name says.
 func TestDownForLongerThanTheStreamRemembers(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	w.kind.create(t)
 	_, err := w.stream.js.CreateStream(t.Context(), jetstream.StreamConfig{
@@ -213,6 +216,7 @@ func TestDownForLongerThanTheStreamRemembers(t *testing.T) {
 // TestEtcdRestored shows that a flow stands still where etcd is put back to
 // before what was delivered, says which command goes on, and goes on with it.
 func TestEtcdRestored(t *testing.T) {
+	slow(t)
 	w := newOwnWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

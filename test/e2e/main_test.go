@@ -44,6 +44,15 @@ func run(m *testing.M) int {
 	return shared.Run(m)
 }
 
+// slow skips a test where the race detector runs, as what it shows takes long
+// and is not about the order of things.
+func slow(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("not with the race detector: it takes long, and is not about the order of things")
+	}
+}
+
 // admin is a client configuration that may do everything.
 func admin(t *testing.T) *rest.Config {
 	t.Helper()

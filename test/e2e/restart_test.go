@@ -153,6 +153,7 @@ func TestRestartUnderLoad(t *testing.T) {
 // from the API server's history where it has it, and from a comparison where
 // it does not.
 func TestChangesWhileDown(t *testing.T) {
+	slow(t)
 	kill := func(t *testing.T, b *bridge) { t.Helper(); b.Kill() }
 	stop := func(t *testing.T, b *bridge) {
 		t.Helper()

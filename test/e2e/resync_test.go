@@ -103,6 +103,7 @@ func TestResync(t *testing.T) {
 
 // TestResyncRefused shows what is said to a person who asks for what there is not.
 func TestResyncRefused(t *testing.T) {
+	slow(t)
 	w := newWorld(t)
 	for _, test := range []struct {
 		why    string

@@ -48,6 +48,8 @@ func (w *world) newBridge(name string) *bridge {
 	return b
 }
 
+func (b *bridge) logFile() string { return filepath.Join(b.world.opts.Dir, "bridge-"+b.name+".log") }
+
 // start runs the bridge, until halt.
 func (b *bridge) start(ctx context.Context) error {
 	b.mu.Lock()
@@ -81,7 +83,7 @@ func (b *bridge) launch(ctx context.Context) error {
 		Name: "bridge " + b.name, Path: b.world.opts.Bridge,
 		Args:    []string{"run", "--config", path, "--kubeconfig", b.world.kubeconfig()},
 		Env:     env,
-		LogFile: filepath.Join(b.world.opts.Dir, "bridge-"+b.name+".log"),
+		LogFile: b.logFile(),
 	})
 	if err := p.Start(ctx); err != nil {
 		return err
@@ -226,7 +228,7 @@ func (b *bridge) status(ctx context.Context) string {
 func (w *world) logs() string {
 	var all strings.Builder
 	for _, b := range w.bridges {
-		content, err := os.ReadFile(filepath.Join(w.opts.Dir, "bridge-"+b.name+".log"))
+		content, err := os.ReadFile(b.logFile())
 		if err == nil {
 			fmt.Fprintf(&all, "bridge %s:\n%s\n", b.name, content[max(0, len(content)-6000):])
 		}

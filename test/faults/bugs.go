@@ -54,7 +54,7 @@ var Bugs = []Bug{
 	},
 	{
 		"tail before epoch", "what another bridge wrote last is not read",
-		"pkg/sinks/nats/claim.go", "\tto := p.fence\n\tif !f.fenced {", "\tto := p.fence\n\tif BUG && previous > 0 {\n\t\tto = previous\n\t}\n\tif !f.fenced {",
+		"pkg/sinks/nats/claim.go", "\tto := p.fence\n\tif !f.fenced {", "\tto := p.fence\n\tif BUG && r.previous > 0 {\n\t\tto = r.previous\n\t}\n\tif !f.fenced {",
 		[]string{"bridge killed"}, 12,
 	},
 	{

@@ -10,6 +10,9 @@ import (
 // TestBugsAreCaught shows that the suite catches mistakes: each of the bugs,
 // built into the bridge, breaks a guarantee, or has the bridge not come back.
 func TestBugsAreCaught(t *testing.T) {
+	if raceEnabled {
+		t.Skip("not with the race detector: it is the suite that is tried, not the bridge")
+	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -21,6 +24,7 @@ func TestBugsAreCaught(t *testing.T) {
 	bridge := build(t, overlay)
 	for i, bug := range Bugs {
 		t.Run(bug.Name, func(t *testing.T) {
+			t.Parallel() // they wait, most of the time
 			const attempts = 3
 			for attempt := range attempts {
 				report, err := Run(t.Context(), Options{

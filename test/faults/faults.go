@@ -392,7 +392,7 @@ func killEtcd(ctx context.Context, w *world) (string, error) {
 // lagging sends the bridge to another API server, which hears of everything
 // late, and back.
 func lagging(ctx context.Context, w *world) (string, error) {
-	delay := time.Duration(w.random.IntN(1500)) * time.Millisecond
+	delay := time.Duration(w.random.IntN(3000)) * time.Millisecond
 	w.loses() // its history is not the other's
 	if err := w.etcdLine.Set(proxy.Delay(delay)); err != nil {
 		return "", err
@@ -400,7 +400,7 @@ func lagging(ctx context.Context, w *world) (string, error) {
 	w.apiLine.SetTarget(w.second.Address())
 	w.apiLine.Cut()
 	what := fmt.Sprintf("by %v", delay)
-	restarted, resynced := w.random.IntN(2) == 0, w.random.IntN(2) == 0
+	restarted, resynced := w.random.IntN(3) == 0, w.random.IntN(2) == 0
 	if restarted {
 		what += ", bridge killed"
 		if err := w.active().halt(ctx, true); err != nil {

@@ -13,12 +13,16 @@ import (
 	"github.com/crbridge/crbridge/test/servers"
 )
 
-// TestFaults breaks things 40 times. CRBRIDGE_FAULTS_SEED repeats a run's
+// TestFaults breaks things 40 times; 25 times where the race detector runs. CRBRIDGE_FAULTS_SEED repeats a run's
 // choices, CRBRIDGE_FAULTS is another number, CRBRIDGE_FAULTS_KINDS names
 // the kinds to choose from, separated by commas.
 func TestFaults(t *testing.T) {
+	faults, flags := 40, []string(nil)
+	if raceEnabled {
+		faults, flags = 25, []string{"-race"} // the bridge is what the detector is for
+	}
 	opts := Options{
-		Bridge: build(t), Faults: number(t, "CRBRIDGE_FAULTS", 40), Seed: uint64(number(t, "CRBRIDGE_FAULTS_SEED", rand.IntN(1_000_000))),
+		Bridge: build(t, flags...), Faults: number(t, "CRBRIDGE_FAULTS", faults), Seed: uint64(number(t, "CRBRIDGE_FAULTS_SEED", rand.IntN(1_000_000))),
 		Dir: t.ArtifactDir(), Progress: progress(t),
 	}
 	if kinds := os.Getenv("CRBRIDGE_FAULTS_KINDS"); kinds != "" {

@@ -29,6 +29,9 @@ func TestLongOutage(t *testing.T) {
 		pace    = 500 // changes a second
 		bound   = 256 << 20
 	)
+	if raceEnabled {
+		t.Skip("not with the race detector, which takes several times the memory")
+	}
 	outage := 30 * time.Second
 	if s := os.Getenv("CRBRIDGE_OUTAGE"); s != "" {
 		var err error

@@ -3,9 +3,12 @@
 package faults
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -68,7 +71,27 @@ func Run(ctx context.Context, opts Options) (_ *Report, err error) {
 		}
 		w.say("%4d %s %s, %.1f s; delivers again after %.2f s; %d changes", n+1, f.name, what, ended.Sub(began).Seconds(), took.Seconds(), w.load.changes.Load())
 	}
-	return report, w.judge(ctx, report)
+	if err := w.judge(ctx, report); err != nil {
+		return report, err
+	}
+	return report, w.races()
+}
+
+// races says what the race detector has found, in bridges that were built with it.
+func (w *world) races() error {
+	for _, b := range w.bridges {
+		log, err := os.ReadFile(b.logFile())
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it never ran
+		}
+		if err != nil {
+			return err
+		}
+		if at := bytes.Index(log, []byte("WARNING: DATA RACE")); at >= 0 {
+			return fmt.Errorf("bridge %s has a data race:\n%s", b.name, log[at:min(at+4096, len(log))])
+		}
+	}
+	return nil
 }
 
 // pick chooses the next fault, by weight.
