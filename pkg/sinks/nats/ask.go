@@ -2,7 +2,6 @@ package nats
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 )
@@ -30,7 +29,7 @@ func (ses *session) bound(ctx context.Context, most time.Duration, denied <-chan
 	watching.Go(func() {
 		select {
 		case denied := <-denied:
-			giveUp(errors.New(denied.words))
+			giveUp(&deniedError{denied.words})
 		case <-ses.ended:
 			giveUp(errEnded)
 		case <-ctx.Done():
@@ -42,3 +41,9 @@ func (ses *session) bound(ctx context.Context, most time.Duration, denied <-chan
 		cancel()
 	}
 }
+
+// deniedError is the server's word that it does not permit something. Asking
+// again is no use then.
+type deniedError struct{ words string }
+
+func (e *deniedError) Error() string { return e.words }

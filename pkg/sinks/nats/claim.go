@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
@@ -76,6 +78,9 @@ func (p *streamPublisher) ready(ctx context.Context) (*session, facts, error) {
 		return ses, f, p.void(why)
 	}
 	p.session = ses
+	if p.claimed {
+		p.behindFence.Store(f.fenced) // the stream may have got, or lost, the control subjects
+	}
 	return ses, f, nil
 }
 
@@ -98,21 +103,15 @@ func (p *streamPublisher) unclaimed() error {
 
 // takeOver claims the flow and restores its ledger.
 func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, into journal.Restorer, asked func()) (journal.Claim, error) {
-	old, previous, wrong, err := p.moveIn(ctx, ses, f)
-	if err != nil {
+	r := restoration{p: p, ses: ses, f: f, into: into}
+	if err := r.moveIn(ctx); err != nil {
 		return journal.Claim{}, err
 	}
-	claimed := previous != 0
-	if claimed && wrong == "" && !old.Stream.Equal(f.created) {
-		// Copied here from another stream. What it says of positions and
-		// sequences is nothing here.
-		claimed, old = false, control{Epoch: old.Epoch, Owner: old.Owner}
-	}
-	first, last, err := p.ends(ctx, ses)
-	if err != nil {
+	var last uint64
+	var err error
+	if r.first, last, err = p.ends(ctx, ses); err != nil {
 		return journal.Claim{}, err
 	}
-	r := restoration{p: p, ses: ses, f: f, into: into, old: old, known: claimed && wrong == "", wrong: wrong, previous: previous, first: first}
 	to := p.fence
 	if !f.fenced {
 		to = last
@@ -123,51 +122,29 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	if err := r.fromTail(ctx, to, asked); err != nil {
 		return journal.Claim{}, err
 	}
-	p.control.State, p.control.Tail, p.count, p.since = r.state, r.tail, r.tail, r.since
-	p.control.Snapshots, p.control.Base = r.snapshots, r.base
+	p.control.State, p.control.Tail, p.count, p.weight, p.since = r.state, r.tail, r.tail, r.weight, r.since
+	p.control.Snapshots, p.control.Base, p.control.Stream = r.snapshots, r.base, f.created
 	p.settled, p.created, p.session = max(p.fence, to), f.created, ses
+	p.elsewhere = 0
+	if r.anywhere() {
+		p.elsewhere = to
+	}
 	p.ambiguous, p.stored, p.landed, p.written = false, nil, nil, nil
 	p.claimed = true
 	p.tell()
 	p.behindFence.Store(f.fenced)
 	p.sink.keepUp(p, f.maxAge)
-	p.cleanUp(ctx, ses, f)
-	if !claimed && !r.restored && r.replaced {
+	if !r.denied { // what could not be read for lack of a permission may be good
+		p.cleanUp(ctx, ses, f)
+	}
+	if !r.claimed && !r.restored && r.replaced {
 		p.sink.log.Warn("stream is not what it was; this is a new start: all that is there is told of as existing",
 			"flow", p.flow.String(), "stream", p.sink.jetstream.Stream, "reason", "it was created anew while no bridge ran")
 	}
 	if gap := r.gap(); gap != "" {
 		p.sink.log.Warn("ledger may be incomplete", "flow", p.flow.String(), "reason", gap)
 	}
-	return journal.Claim{State: r.state, Known: claimed || r.restored, Gap: r.gap()}, nil
-}
-
-// moveIn writes the claim. A stream that takes no control messages has none.
-func (p *streamPublisher) moveIn(ctx context.Context, ses *session, f facts) (old control, previous uint64, wrong string, err error) {
-	for range 10 {
-		if f.fenced {
-			if old, previous, wrong, err = p.sink.readControl(ctx, ses, p.subject); err != nil {
-				return control{}, 0, "", err
-			}
-			if old.Rebase { // and the next, which would have named it, was not written
-				old.Base, old.Rebase = previous, false
-			}
-		}
-		p.control = control{
-			Format: controlFormat, Epoch: old.Epoch + 1, Owner: p.sink.owner, Time: time.Now().UTC(), Stream: f.created,
-			State: old.State, Snapshots: old.Snapshots, Tail: old.Tail, Base: old.Base,
-		}
-		if !f.fenced {
-			p.fence = 0
-			return control{}, 0, "", nil
-		}
-		p.fence, err = p.sink.writeControl(ctx, ses, p.subject, &p.control, previous)
-		if err == nil || !isWrongSequence(err) {
-			return old, previous, wrong, err
-		}
-		// Another was faster; what it has written is what is taken over.
-	}
-	return control{}, 0, "", fmt.Errorf("others claim the flow at the same time: %w", err)
+	return journal.Claim{State: r.state, Known: r.claimed || r.restored, Gap: r.gap()}, nil
 }
 
 // ends are the sequences of the stream's first and last message.
@@ -190,10 +167,15 @@ type restoration struct {
 	into journal.Restorer
 
 	old      control // the control message that was there
-	known    bool    // there was one that could be read
+	claimed  bool    // there was one, in this stream
+	known    bool    // and it could be read
 	wrong    string  // what is wrong with it otherwise
 	previous uint64  // its sequence
 	first    uint64  // of the stream's messages
+
+	store      jetstream.ObjectStore // nil where there is none
+	shut       error                 // why there is none
+	candidates []snapshotRef         // newest first
 
 	from      uint64 // where the tail begins
 	newest    bool   // from the newest snapshot, or from the beginning as there never was one
@@ -202,62 +184,209 @@ type restoration struct {
 	snapshots []snapshotRef
 	restored  bool // something was
 	replaced  bool // there are snapshots of another stream of that name
+	denied    bool // the server does not permit to read a snapshot
 	tail      tail
+	weight    uint64    // its rows
 	since     time.Time // when the first of it was stored
 	before    uint64    // messages of the tail that the old control message counts
 	failed    string    // why a snapshot could not be used
 }
 
-// fromSnapshot restores the newest snapshot that is whole, and not of what the
-// stream no longer has: it may have been put back to an earlier state.
-func (r *restoration) fromSnapshot(ctx context.Context, to uint64) error {
-	r.into.Reset()
-	r.from, r.state, r.base = 1, r.old.State, r.old.Base
-	candidates := r.old.Snapshots
-	store, err := r.ses.shelf.open(ctx, r.p.sink, r.ses, r.f.replicas)
+// moveIn writes the claim. A stream that takes no control messages has none.
+func (r *restoration) moveIn(ctx context.Context) error {
+	p := r.p
+	var err error
+	for range 10 {
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+		p.control, p.fence = r.claim(), 0
+		if !r.f.fenced {
+			return nil
+		}
+		p.fence, err = p.sink.writeControl(ctx, r.ses, p.subject, &p.control, r.previous)
+		if err == nil || !isWrongSequence(err) {
+			return err
+		}
+		// Another was faster; what it has written is what is taken over.
+	}
+	return fmt.Errorf("others claim the flow at the same time: %w", err)
+}
+
+// look finds what the claim before has left. Nothing is written before that is
+// known: a claim that is not finished must not hide it from the next.
+func (r *restoration) look(ctx context.Context) (err error) {
+	if r.f.fenced {
+		if r.old, r.previous, r.wrong, err = r.p.sink.readControl(ctx, r.ses, r.p.subject); err != nil {
+			return err
+		}
+		if r.old.Rebase { // and the next, which would have named it, was not written
+			r.old.Base, r.old.Rebase = r.previous, false
+		}
+	}
+	r.claimed = r.previous != 0
+	if r.claimed && r.wrong == "" && !r.old.Stream.Equal(r.f.created) {
+		// Copied here from another stream, so that what it says of positions
+		// and sequences is nothing here; or of a claim that was not finished.
+		r.claimed, r.old = false, control{Epoch: r.old.Epoch, Owner: r.old.Owner}
+	}
+	r.known = r.claimed && r.wrong == ""
+	return r.openShelf(ctx)
+}
+
+// openShelf opens the bucket, and lists the flow's snapshots where no control
+// message names them. It fails where it cannot be known now what there is.
+func (r *restoration) openShelf(ctx context.Context) (err error) {
+	s, shelf := r.p.sink, &r.ses.shelf
+	r.candidates = r.old.Snapshots
+	r.store, err = shelf.open(ctx, s, r.ses, r.f.replicas)
 	if err == nil && !r.known {
-		candidates, err = r.ses.shelf.of(ctx, r.ses, store, r.p.shelfName())
+		r.candidates, err = shelf.of(ctx, r.ses, r.store, r.p.shelfName())
+	}
+	if err == nil {
+		s.notes.set(s.log, noteSnapshots)
+		return nil
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		r.p.sink.notes.set(r.p.sink.log, noteSnapshots, "ledgers have no snapshots, so that a restart has to read all of the stream: "+err.Error())
-		r.newest = len(candidates) == 0
-		if !r.newest {
-			r.failed = err.Error()
+	_, denied := errors.AsType[*deniedError](err)
+	_, missing := errors.AsType[*noBucketError](err)
+	switch {
+	case denied || missing:
+		s.notes.set(s.log, noteSnapshots, "ledgers have no snapshots, so that a restart has to read all of the stream: "+err.Error())
+	case !r.known || len(r.candidates) > 0:
+		return err // there may be one, and it is needed
+	}
+	r.store, r.shut = nil, err
+	return nil
+}
+
+// claim is the control message that makes the flow this bridge's.
+func (r *restoration) claim() control {
+	c := control{
+		Format: controlFormat, Epoch: r.epoch(), Owner: r.p.sink.owner, Time: time.Now().UTC(), Stream: r.f.created,
+		State: r.old.State, Snapshots: r.old.Snapshots, Tail: r.old.Tail, Base: r.old.Base,
+	}
+	if !r.anywhere() {
+		c.Pattern = r.p.pattern
+	}
+	if !r.known && len(r.candidates) > 0 {
+		// It does not say what the ledger is made of. Until it does, it is as
+		// good as one of another stream.
+		c.Stream = time.Time{}
+	}
+	return c
+}
+
+// anywhere tells whether events of the flow may have other subjects than they
+// would have now. A flow that nobody knows has none.
+func (r *restoration) anywhere() bool {
+	if r.p.foreign != "" {
+		return false // its events are not here
+	}
+	if !r.known {
+		return !r.f.fenced || r.previous != 0 || len(r.candidates) > 0
+	}
+	return r.old.Pattern != r.p.pattern
+}
+
+// epoch is higher than that of any claim of the flow that is known of. Where no
+// control message says it, as the stream was purged, the snapshots do.
+func (r *restoration) epoch() uint64 {
+	highest := max(r.old.Epoch, r.p.control.Epoch)
+	if !r.known && len(r.candidates) > 0 {
+		highest = max(highest, r.candidates[0].Epoch)
+	}
+	if !r.f.fenced {
+		return max(highest, 1) // a claim shuts nobody out: the newest snapshot is the one of the highest sequence
+	}
+	return highest + 1
+}
+
+// lagPauses are between attempts to read a snapshot, where a replica that is
+// behind may have answered.
+var lagPauses = []time.Duration{100 * time.Millisecond, 500 * time.Millisecond}
+
+// fromSnapshot restores the newest snapshot that is whole, and not of what the
+// stream no longer has: it may have been put back to an earlier state. It
+// fails where it is not known whether a snapshot is whole: without it, events
+// that only it has would be told once more, and ends would not be told.
+func (r *restoration) fromSnapshot(ctx context.Context, to uint64) error {
+	r.into.Reset()
+	r.from, r.state, r.base = 1, r.old.State, r.old.Base
+	r.newest = true
+	if r.store == nil {
+		if len(r.candidates) > 0 {
+			r.newest, r.failed = false, r.shut.Error()
 		}
 		return nil
 	}
-	r.p.sink.notes.set(r.p.sink.log, noteSnapshots)
-	r.newest = true
-	for i, ref := range candidates {
+	for i, ref := range r.candidates {
 		if ref.Sequence > to {
 			r.replaced = true
 			continue
 		}
-		h, err := r.p.load(ctx, r.ses, store, ref, r.into)
+		h, err := r.read(ctx, ref)
 		switch {
-		case errors.Is(err, errEnded) || ctx.Err() != nil:
-			return because(ctx, err)
 		case err == nil && h.Stream.Equal(r.f.created):
-			r.from, r.restored = ref.Sequence+1, true
-			r.snapshots = append(r.snapshots, ref)
-			if r.known { // one to fall back to
-				r.snapshots = append(r.snapshots, candidates[i+1:]...)
-			} else {
-				r.state, r.base = h.State, h.Base
-			}
+			r.take(h, i)
 			return nil
 		case err == nil:
 			r.replaced = true // of a stream of that name that is no more
 		default:
-			r.newest = false
-			r.failed = fmt.Sprintf("snapshot %s cannot be used: %v", ref.name(r.p.shelfName()), words(err))
-			r.p.sink.log.Warn("ledger is rebuilt from the stream", "flow", r.p.flow.String(), "reason", r.failed)
+			if err := r.without(ctx, ref, err); err != nil {
+				return err
+			}
 		}
 		r.into.Reset()
 	}
+	return nil
+}
+
+// read loads a snapshot. What a replica that is behind may have said is not
+// believed at once: neither that there is none, nor that a part is missing.
+func (r *restoration) read(ctx context.Context, ref snapshotRef) (h snapshotHeader, err error) {
+	for attempt := 0; ; attempt++ {
+		h, err = r.p.load(ctx, r.ses, r.store, ref, r.into)
+		if err == nil || attempt == len(lagPauses) || !errors.Is(err, errBehind) && !errors.Is(err, jetstream.ErrDigestMismatch) {
+			return h, err
+		}
+		r.into.Reset()
+		if !sleep(ctx, lagPauses[attempt]) {
+			return h, ctx.Err()
+		}
+	}
+}
+
+// take goes on from the candidate, which was restored.
+func (r *restoration) take(h snapshotHeader, candidate int) {
+	ref := r.candidates[candidate]
+	r.from, r.restored = ref.Sequence+1, true
+	r.snapshots = append(r.snapshots, ref)
+	if r.known { // one to fall back to
+		r.snapshots = append(r.snapshots, r.candidates[candidate+1:]...)
+	} else {
+		r.state, r.base = h.State, h.Base
+	}
+}
+
+// without does without a snapshot, if the error says that it is of no use or
+// cannot be had. Any other error is returned: the snapshot may well be good.
+func (r *restoration) without(ctx context.Context, ref snapshotRef, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	_, denied := errors.AsType[*deniedError](err)
+	_, unfit := errors.AsType[*unfitError](err)
+	name := ref.name(r.p.shelfName())
+	if !denied && !unfit {
+		return fmt.Errorf("snapshot %s cannot be read: %w", name, apiWords(err))
+	}
+	r.denied = r.denied || denied
+	r.newest = false
+	r.failed = fmt.Sprintf("snapshot %s cannot be used: %s", name, words(err))
+	r.p.sink.log.Warn("ledger is rebuilt from the stream", "flow", r.p.flow.String(), "reason", r.failed)
 	return nil
 }
 
@@ -272,6 +401,7 @@ func (r *restoration) fromTail(ctx context.Context, to uint64, asked func()) err
 	}
 	err := r.p.sink.tails.read(&reading{
 		ctx: ctx, flow: r.p, from: r.from, to: to, toTheEnd: !r.f.fenced,
+		anywhere: r.anywhere() || !r.newest, // what the control message says is of the newest
 		take: func(t tailRow) {
 			rebase(t.sequence)
 			for _, row := range t.rows {
@@ -287,6 +417,7 @@ func (r *restoration) fromTail(ctx context.Context, to uint64, asked func()) err
 				r.since = t.stored
 			}
 			r.tail.add(t.sequence)
+			r.weight += uint64(len(t.rows))
 			if t.sequence <= r.previous {
 				r.before++
 			}
@@ -305,8 +436,8 @@ func (r *restoration) gap() string {
 	name := r.p.sink.jetstream.Stream
 	lost := r.first > r.from // messages between are no more
 	switch {
-	case r.known && r.newest && r.p.limited(r.f):
-		return "" // the newest message of each subject stays
+	case r.known && r.newest && r.f.maxMsgsPerSubject > 0 && r.p.ownSubjects():
+		return "" // the newest message of each object stays
 	case r.known && r.newest && lost && r.old.Tail.First != 0 && r.old.Tail.First < r.first:
 		return fmt.Sprintf("stream %s begins at %d, and events of this flow since %d have not been read: its retention is shorter than the time without a snapshot, or it was purged%s",
 			name, r.first, r.old.Tail.First, way)
@@ -324,8 +455,11 @@ func (r *restoration) gap() string {
 	return ""
 }
 
-// limited tells whether the stream keeps so many messages of a subject only.
-func (p *streamPublisher) limited(f facts) bool { return f.maxMsgsPerSubject > 0 }
+// ownSubjects tells whether nobody but one object of one flow has a subject, so
+// that nothing but a newer event of it can take an event's place.
+func (p *streamPublisher) ownSubjects() bool {
+	return p.foreign == "" && perObject(p.sink.subject)
+}
 
 // settle finds out what has become of what had no answer: first it moves the
 // fence, so that bytes that are still on their way come to nothing, then it
@@ -365,7 +499,7 @@ func (p *streamPublisher) settle(ctx context.Context, ses *session, f facts, ask
 				p.stored[t.id] = struct{}{}
 			}
 			p.landed = append(p.landed, t.rows...)
-			p.add(t.sequence)
+			p.add(t.sequence, uint64(len(t.rows)))
 		}
 		p.sink.metrics.Suppressed(p.sink.name, arrived)
 		p.settled = to
@@ -414,7 +548,8 @@ func (p *streamPublisher) whose(ctx context.Context, ses *session) (moved bool, 
 		}
 		p.sink.notes.set(p.sink.log, notePurged, fmt.Sprintf(
 			"control messages of stream %s were deleted while the bridge ran: it was purged, or its retention is very short; "+
-				"what readers had not read by then they have missed, and `bridge resync --route %s` tells of all objects again", p.sink.jetstream.Stream, p.flow.Route))
+				"what readers had not read by then they have missed, and `bridge resync --route R` for each route of this sink tells of all objects again",
+			p.sink.jetstream.Stream))
 		p.fence, p.alone = 0, true
 		return false, nil
 	case wrong != "" && c.Epoch <= p.control.Epoch:

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -292,5 +293,34 @@ func TestStreamIsPutBack(t *testing.T) {
 				t.Errorf("rows in the end (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Snapshots of claims that the stream knows nothing of any more must not be
+// taken for newer ones, nor the bridge that wrote them for the one that has
+// the flow.
+func TestEpochAfterAPurge(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	restart(t, o)
+	restart(t, o)
+	_, older, l, _ := restart(t, o)
+	deliver(t, older, change(t, "a", 1))
+	l.Restore(journal.Row{Key: "default/a", UID: uid("a"), Version: 1, Sent: true})
+	takeSnapshot(t, older, l, journal.State{Position: 1})
+	purge(t, js)
+	_, p, l, c := restart(t, o)
+	if !c.Known || !slices.Equal(l.versions(), []string{"a 1"}) || p.control.Epoch <= older.control.Epoch {
+		t.Errorf("claim: %+v of epoch %d, rows %q; the one before was of %d", c, p.control.Epoch, l.versions(), older.control.Epoch)
+	}
+	untilFenced(t, func() error { return older.Record(t.Context(), nil, journal.State{Position: 9}) })
+	deliver(t, p, change(t, "b", 2))
+	l.Restore(journal.Row{Key: "default/b", UID: uid("b"), Version: 2, Sent: true})
+	takeSnapshot(t, p, l, journal.State{Position: 2})
+	purge(t, js, jetstream.WithPurgeSubject("crbridge.>"))
+	purge(t, js, jetstream.WithPurgeSubject("k8s.*.*.*.*.b"))
+	if _, _, l, c := restart(t, o); !slices.Equal(l.versions(), []string{"a 1", "b 2"}) {
+		t.Errorf("the next claim: %+v, rows %q", c, l.versions())
 	}
 }

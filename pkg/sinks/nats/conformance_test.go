@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"go.uber.org/goleak"
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/sinks"
@@ -79,6 +80,7 @@ func TestConformanceOfCoreNATS(t *testing.T) {
 
 func harness(_ *testing.T, server *natstest.Server, o func() Options) sinktest.Harness {
 	return sinktest.Harness{
+		Leaks: []goleak.Option{natstest.NotOurs()},
 		Open: func(t *testing.T) sinks.Sink {
 			o := o()
 			o.Cluster = sinktest.Cluster

@@ -32,6 +32,10 @@ type control struct {
 	// Snapshots are those that there are, the newest first, at most two.
 	Snapshots []snapshotRef `json:"snapshots,omitempty"`
 	Tail      tail          `json:"tail"`
+	// Pattern is what the subjects of the events match that are not in the
+	// newest snapshot; empty where there may be others, as the template was
+	// another.
+	Pattern string `json:"pattern,omitempty"`
 	// Base is the sequence of the control message from which on versions
 	// cannot be compared with those before. Rebase says that it is this one.
 	Base   uint64 `json:"base,omitempty"`
@@ -50,12 +54,13 @@ func (t *tail) add(sequence uint64) {
 	}
 }
 
-// add takes note of a message that the tail has grown by.
-func (p *streamPublisher) add(sequence uint64) {
+// add takes note of a message with so many rows that the tail has grown by.
+func (p *streamPublisher) add(sequence, rows uint64) {
 	if p.count.Count == 0 {
 		p.since = time.Now()
 	}
 	p.count.add(sequence)
+	p.weight += rows
 }
 
 // Codes of nats-server when the last sequence of a subject is not the expected

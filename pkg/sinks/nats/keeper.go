@@ -30,6 +30,8 @@ type kept struct {
 	mu          sync.Mutex
 	claimed     map[string]*streamPublisher // by control subject
 	first, last uint64                      // of the stream, when it was last looked at
+	quiet       bool                        // since the look before, it got nothing but refreshed control messages
+	refreshed   uint64                      // control messages since then
 	maxAge      time.Duration               // of its messages; 0 is without limit
 	repaced     chan struct{}               // holds a token when that has changed
 	listener    sinks.Listener
@@ -51,12 +53,43 @@ func (s *Sink) keepUp(p *streamPublisher, maxAge time.Duration) {
 	}
 }
 
-// retention is what is known of the messages that the stream has, and for how
-// long it keeps them; 0 is without limit.
-func (k *kept) retention() (first, last uint64, maxAge time.Duration) {
+// retention tells whether a message is in the older half of the stream, and
+// for how long the stream keeps messages; 0 is without limit.
+func (k *kept) retention(sequence uint64) (older bool, maxAge time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.first, k.last, k.maxAge
+	return k.older(sequence), k.maxAge
+}
+
+// looked takes note of the stream's ends.
+func (k *kept) looked(first, last uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.quiet = k.last > 0 && last <= k.last+k.refreshed
+	k.first, k.last, k.refreshed = first, last, 0
+}
+
+// refreshes takes note of a control message that is written anew.
+func (k *kept) refreshes() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refreshed++
+}
+
+// pushedOut tells whether a message with that sequence is next to go from a
+// stream that fills up: it should not be in the older half. Nothing goes while
+// nothing comes, and what is refreshed does not count as that: it would never
+// end where a stream has little else.
+func (k *kept) pushedOut(sequence uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.quiet && k.older(sequence)
+}
+
+// older needs mu. It tells whether a message is in the older half of the
+// stream, by number.
+func (k *kept) older(sequence uint64) bool {
+	return k.last > k.first && sequence < k.first+(k.last-k.first)/2
 }
 
 // pace is an interval that suits a stream with ordinary retention, shorter
@@ -124,19 +157,21 @@ func (s *Sink) keepLedgers(ctx context.Context) {
 			all = append(all, p)
 		}
 		s.kept.mu.Unlock()
-		if len(all) == 0 {
-			continue
-		}
-		first, last, err := all[0].ends(ctx, ses)
-		if err == nil {
-			s.kept.mu.Lock()
-			s.kept.first, s.kept.last = first, last
-			s.kept.mu.Unlock()
-		}
-		for _, p := range all {
-			p.refresh(ctx)
-			p.remind()
-		}
+		s.keep(ctx, ses, all)
+	}
+}
+
+// keep looks after the flows' ledgers once.
+func (s *Sink) keep(ctx context.Context, ses *session, all []*streamPublisher) {
+	if len(all) == 0 {
+		return
+	}
+	if first, last, err := all[0].ends(ctx, ses); err == nil {
+		s.kept.looked(first, last)
+	}
+	for _, p := range all {
+		p.refresh(ctx)
+		p.remind()
 	}
 }
 

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -320,5 +321,104 @@ func TestIdleFlowsAreReminded(t *testing.T) {
 				t.Error("a snapshot is due right after one")
 			}
 		})
+	}
+}
+
+// An idle flow's control message must not be pushed out by what others write.
+func TestControlMessageIsNotPushedOut(t *testing.T) {
+	for _, test := range []struct {
+		why     string
+		limit   func(*jetstream.StreamConfig)
+		renewed bool
+	}{
+		{"a limit on messages", func(c *jetstream.StreamConfig) { c.MaxMsgs = 100 }, true},
+		{"a limit on bytes", func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 20 }, true},
+		{"no limit", func(*jetstream.StreamConfig) {}, false},
+		{"a limit at which nothing more is taken", func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = 100, jetstream.DiscardNew }, false},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, "")
+			js := streamsOf(t, client(t, server.URL()))
+			config := jetstream.StreamConfig{Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, AllowDirect: true}
+			test.limit(&config)
+			if _, err := js.CreateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			s, p, _, _ := restart(t, options(t, server))
+			record(t, p, nil, journal.State{Position: 7})
+			ses, err := s.session()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, before := lastControl(t, js, p.subject)
+			look := func() uint64 {
+				s.keep(t.Context(), ses, []*streamPublisher{p})
+				c, sequence := lastControl(t, js, p.subject)
+				if c.State.Position != 7 {
+					t.Errorf("its state is %+v now", c.State)
+				}
+				return sequence
+			}
+			other := s.Publisher(sinks.Flow{Route: "other", CRD: orders.CRD})
+			claim(t, other, nil)
+			for version := range 50 {
+				deliver(t, other, changeOf(t, sinks.Flow{Route: "other", CRD: orders.CRD}, events.Updated, "a", version+1))
+			}
+			renewed := look()
+			if (renewed > before) != test.renewed {
+				t.Errorf("the control message %d is %d after others have written", before, renewed)
+			}
+			// And not again for its own sake.
+			p.fence = before
+			for range 3 {
+				if again := look(); again != renewed {
+					t.Errorf("the control message %d is %d while nobody writes", renewed, again)
+				}
+			}
+		})
+	}
+}
+
+// A flow whose claim something in the background has found void is told, so
+// that it does not wait for its next event to find out.
+func TestLostClaimIsReminded(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	s, p, l, _ := restart(t, options(t, server))
+	record(t, p, nil, journal.State{Position: 1})
+	reminded := make(chan struct{}, 1)
+	p.OnDue(func() {
+		select {
+		case reminded <- struct{}{}:
+		default:
+		}
+	})
+	if err := js.DeleteStream(t.Context(), "K8S"); err != nil {
+		t.Fatal(err)
+	}
+	ses, err := s.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim(t, s.Publisher(sinks.Flow{Route: "other", CRD: orders.CRD}), nil) // makes it anew
+	ses.stream.doubt()
+	s.keep(t.Context(), ses, []*streamPublisher{p})
+	select {
+	case <-reminded:
+	default:
+		t.Fatal("nobody was reminded")
+	}
+	if !p.SnapshotDue(0) {
+		t.Error("no snapshot is due, by which the flow would find out")
+	}
+	if err := p.Snapshot(t.Context(), journal.State{}, l.each()); !errors.Is(err, journal.ErrReplaced) {
+		t.Errorf("Snapshot says %v", err)
+	}
+	if err := p.Record(t.Context(), nil, journal.State{}); !errors.Is(err, journal.ErrReplaced) {
+		t.Errorf("Record says %v", err)
+	}
+	claim(t, p, l)
+	if p.SnapshotDue(0) {
+		t.Error("a snapshot is due of what was claimed again")
 	}
 }

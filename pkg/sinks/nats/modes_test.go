@@ -11,6 +11,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
 
@@ -76,6 +77,7 @@ func TestOneMessagePerSubject(t *testing.T) {
 	server := natstest.Start(t, "")
 	o := options(t, server)
 	o.JetStream.MaxMsgsPerSubject = 1
+	o.Subject = subject(t, "k8s.{route}.{group}.{resource}.{namespace}.{name}")
 	_, p, l, _ := restart(t, o)
 	for version := 1; version <= 3; version++ {
 		deliver(t, p, change(t, "a", 10*version), change(t, "b", 10*version+1))
@@ -96,6 +98,37 @@ func TestOneMessagePerSubject(t *testing.T) {
 	_, _, l3, c := restart(t, o)
 	if diff := cmp.Diff([]string{"a 50", "b 31", "unsent 3 unsent"}, l3.versions()); diff != "" || c.Gap != "" {
 		t.Errorf("claim: %+v, rows (-want +got):\n%s", c, diff)
+	}
+}
+
+// Where a subject is of more than one object of one flow, another's event takes
+// the place of this flow's, and that is told.
+func TestOneMessagePerSharedSubject(t *testing.T) {
+	for _, test := range []struct {
+		why, template string
+		gap           bool
+	}{
+		{"routes share subjects", template, true},
+		{"each object of each flow has its own", "k8s.{route}.{group}.{resource}.{namespace}.{name}", false},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, "")
+			o := options(t, server)
+			o.JetStream.MaxMsgsPerSubject = 1
+			o.Subject = subject(t, test.template)
+			s, p, _, _ := restart(t, o)
+			deliver(t, p, change(t, "a", 1), change(t, "b", 2))
+			record(t, p, nil, journal.State{Position: 2})
+			other := orders
+			other.Route = "other"
+			q := s.Publisher(other)
+			claim(t, q, nil)
+			deliver(t, q, changeOf(t, other, events.Updated, "a", 1))
+			_, _, l, c := restart(t, o)
+			if rows := l.versions(); (c.Gap != "") != test.gap || (len(rows) == 1) != test.gap {
+				t.Errorf("claim: %+v, rows %q", c, rows)
+			}
+		})
 	}
 }
 
@@ -209,5 +242,66 @@ func TestControlMessageIsDeletedWhileRunning(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A purge is all flows', and so is what is said of it.
+func TestPurgeIsToldOncePerSink(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	var log logBook
+	o.Logger = log.logger()
+	s := open(t, o)
+	var all []sinks.Publisher
+	for _, route := range []string{"orders", "other"} {
+		p := s.Publisher(sinks.Flow{Route: route, CRD: orders.CRD})
+		claim(t, p, nil)
+		all = append(all, p)
+	}
+	purge(t, js)
+	for _, p := range all {
+		record(t, p.(journal.Journal), nil, journal.State{Position: 2})
+	}
+	if notes := s.Status().Notes; len(notes) != 1 || !strings.Contains(notes[0], "`bridge resync --route R` for each route of this sink") {
+		t.Errorf("notes: %q", notes)
+	}
+	if n := strings.Count(log.String(), "were deleted while the bridge ran"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log.String())
+	}
+}
+
+// A stream that gets the control subjects, or loses them, has or has not a
+// fence from then on.
+func TestFenceComesAndGoes(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	o.JetStream.Subjects = []string{"k8s.>"}
+	s, p, _, _ := restart(t, o)
+	for version, test := range []struct {
+		why      string
+		subjects []string
+		fenced   bool
+	}{
+		{"as it was made", []string{"k8s.>"}, false},
+		{"it gets them", []string{"k8s.>", "crbridge.K8S.>"}, true},
+		{"it loses them", []string{"k8s.>"}, false},
+	} {
+		stream, err := js.Stream(t.Context(), "K8S")
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := stream.CachedInfo().Config
+		config.Subjects = test.subjects
+		if _, err := js.UpdateStream(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		s.current.Load().stream.doubt() // as after anything that is not as expected
+		deliver(t, p, change(t, "a", version+1))
+		record(t, p, nil, journal.State{Position: uint64(version + 1)})
+		if p.Fenced() != test.fenced {
+			t.Errorf("%s: Fenced is %t", test.why, p.Fenced())
+		}
 	}
 }

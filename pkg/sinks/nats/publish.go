@@ -79,18 +79,24 @@ type streamPublisher struct {
 	// message; the first is not older.
 	count tail
 	since time.Time
+	// weight is how many rows the tail's messages have.
+	weight uint64
+	// elsewhere: up to here, events of the flow may have other subjects.
+	elsewhere uint64
 	// alone: the stream no longer has what the ledger was made of, and no
 	// snapshot has either.
 	alone bool
 	// told is up to where the caller's ledger surely has all that is stored,
-	// and toldCount the length of the tail up to there. What a call returns
-	// gets into that ledger before the next call, but not before a snapshot.
-	told      uint64
-	toldCount uint64
-	written   *writtenSnapshot // not referred to yet
-	numbers   uint64           // of messages with rows
-	records   uint64           // control messages since older ones were deleted
-	shot      time.Time        // when the last snapshot began
+	// and toldCount and toldWeight are the length of the tail up to there. What
+	// a call returns gets into that ledger before the next call, but not before
+	// a snapshot.
+	told       uint64
+	toldCount  uint64
+	toldWeight uint64
+	written    *writtenSnapshot // not referred to yet
+	numbers    uint64           // of messages with rows
+	records    uint64           // control messages since older ones were deleted
+	shot       time.Time        // when the last snapshot began
 
 	due atomic.Pointer[func()] // see journal.Journal.OnDue
 }
@@ -102,7 +108,7 @@ var errNotClaimed = errors.New("the flow was not claimed")
 // the beginning of a call, or when its end makes that so.
 func (p *streamPublisher) tell() {
 	if len(p.stored) == 0 && !p.ambiguous {
-		p.told, p.toldCount = p.settled, p.count.Count
+		p.told, p.toldCount, p.toldWeight = p.settled, p.count.Count, p.weight
 	}
 }
 
@@ -204,7 +210,7 @@ func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) err
 		if w.duplicate[i] {
 			repeated++
 		} else if known {
-			p.add(sequence)
+			p.add(sequence, 1)
 		}
 		if err != nil {
 			if p.stored == nil {

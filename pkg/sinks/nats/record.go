@@ -19,9 +19,9 @@ const (
 	// purgeEvery is after how many control messages the older ones of the
 	// flow are deleted.
 	purgeEvery = 32
-	// A snapshot is due when the tail has leastTail messages and half as many
-	// as the ledger has rows, so that writing snapshots costs no more than a
-	// constant for each event.
+	// A snapshot is due when the tail has leastTail rows and half as many as
+	// the ledger has, so that writing snapshots costs no more than a constant
+	// for each event.
 	leastTail = 10_000
 	// snapshotPause is the least time between two snapshots of a flow.
 	snapshotPause = 10 * time.Second
@@ -121,6 +121,9 @@ func (p *streamPublisher) next(state journal.State) (next control, outdated []sn
 			next.Snapshots = next.Snapshots[:snapshotsKept:snapshotsKept]
 		}
 		next.Tail = w.since(p.count)
+		if w.ref.Sequence >= p.elsewhere {
+			next.Pattern = p.pattern
+		}
 	}
 	return next, outdated
 }
@@ -154,7 +157,7 @@ func (p *streamPublisher) writeRows(ctx context.Context, ses *session, rows []jo
 			return p.explainRecord(err)
 		}
 		p.settled = sequence
-		p.add(sequence)
+		p.add(sequence, uint64(len(rows[:n])))
 		rows = rows[n:]
 	}
 	return nil
@@ -165,6 +168,8 @@ func (p *streamPublisher) refer() {
 	if w := p.written; w != nil {
 		p.count, p.since = w.since(p.count), w.began
 		p.toldCount -= min(p.toldCount, w.count)
+		p.weight -= min(p.weight, w.weight)
+		p.toldWeight -= min(p.toldWeight, w.weight)
 		p.written, p.alone = nil, false
 	}
 }
@@ -178,10 +183,9 @@ func (p *streamPublisher) tidy(ctx context.Context, ses *session, f facts, outda
 				p.remove(ctx, ses, store, ref)
 			}
 		}
-		if p.numbers > 0 {
-			oldest := p.control.Snapshots[len(p.control.Snapshots)-1].Sequence
-			p.purge(ctx, ses, jetstream.WithPurgeSubject(p.subject+"."+rowsToken+".>"), jetstream.WithPurgeSequence(oldest+1))
-		}
+		// Also those of another process that did not get this far.
+		oldest := p.control.Snapshots[len(p.control.Snapshots)-1].Sequence
+		p.purge(ctx, ses, jetstream.WithPurgeSubject(p.subject+"."+rowsToken+".>"), jetstream.WithPurgeSequence(oldest+1))
 	}
 	if p.records++; p.records >= purgeEvery && f.fenced {
 		p.records = 0
@@ -203,9 +207,10 @@ func (p *streamPublisher) purge(ctx context.Context, ses *session, options ...je
 
 // writtenSnapshot is a snapshot that the next control message refers to.
 type writtenSnapshot struct {
-	ref   snapshotRef
-	count uint64 // of the tail, when it began
-	began time.Time
+	ref    snapshotRef
+	count  uint64 // of the tail, when it began
+	weight uint64 // of the tail, then
+	began  time.Time
 }
 
 // since is the tail that is left of one when the snapshot counts. Where its
@@ -224,6 +229,8 @@ func (p *streamPublisher) SnapshotDue(rows int) bool {
 	}
 	defer p.turn.Release(1)
 	switch {
+	case p.lost():
+		return true // it fails, and so does the record after it, which has the flow claimed again
 	case !p.claimed || p.ambiguous || p.written != nil:
 		return false
 	case p.alone:
@@ -231,15 +238,15 @@ func (p *streamPublisher) SnapshotDue(rows int) bool {
 	case p.count.Count == 0 || time.Since(p.shot) < p.sink.kept.pace(snapshotPause):
 		return false
 	}
-	return p.count.Count >= uint64(max(leastTail, rows/2)) || p.ages()
+	return p.weight >= uint64(max(leastTail, rows/2)) || p.ages()
 }
 
 // ages tells whether retention comes near the tail. It takes the oldest
 // messages; what is needed should not be in the older half of the stream, by
 // number or by age. The turn is held.
 func (p *streamPublisher) ages() bool {
-	first, last, maxAge := p.sink.kept.retention()
-	return p.count.Count > 0 && (last > first && p.count.First < first+(last-first)/2 || maxAge > 0 && time.Since(p.since) > maxAge/2)
+	older, maxAge := p.sink.kept.retention(p.count.First)
+	return p.count.Count > 0 && (older || maxAge > 0 && time.Since(p.since) > maxAge/2)
 }
 
 // OnDue implements journal.Journal.
@@ -251,13 +258,18 @@ func (p *streamPublisher) OnDue(call func()) {
 	p.due.Store(&call)
 }
 
-// remind says that a snapshot has become due, if retention has made it so.
+// lost tells whether the claim was found to be void, maybe by something in the
+// background of which the flow knows nothing. The turn is held.
+func (p *streamPublisher) lost() bool { return !p.claimed && !p.created.IsZero() }
+
+// remind says that a snapshot has become due, if retention has made it so, or
+// that the claim is void.
 func (p *streamPublisher) remind() {
 	call := p.due.Load()
 	if call == nil || !p.turn.TryAcquire(1) {
 		return // nobody writes one, or something is being done; there is another time
 	}
-	is := p.claimed && (p.alone || p.ages())
+	is := p.lost() || p.claimed && (p.alone || p.ages())
 	p.turn.Release(1)
 	if is {
 		(*call)()
@@ -284,7 +296,7 @@ func (p *streamPublisher) Snapshot(ctx context.Context, state journal.State, row
 		Stream: f.created, Ref: snapshotRef{Epoch: p.control.Epoch, Sequence: p.told}, Base: p.control.Base, State: state,
 	}
 	p.shot = time.Now()
-	w := &writtenSnapshot{ref: h.Ref, count: p.toldCount, began: p.shot}
+	w := &writtenSnapshot{ref: h.Ref, count: p.toldCount, weight: p.toldWeight, began: p.shot}
 	p.turn.Release(1)
 	if err != nil {
 		return p.sink.fail(err)
@@ -317,13 +329,20 @@ func (p *streamPublisher) refresh(ctx context.Context) {
 		return
 	}
 	_, f, err := p.ready(ctx)
-	if err != nil || !f.fenced || f.maxAge <= 0 || time.Since(p.control.Time) < f.maxAge/4 {
+	if err != nil || !f.fenced || !p.goes(f) {
 		return
 	}
+	p.sink.kept.refreshes()
 	if err := p.write(ctx, nil, p.control.State, false); err != nil {
 		p.sink.log.Debug("control message is not refreshed", "flow", p.flow.String(), "error", err)
 		if fenced, is := errors.AsType[*journal.FencedError](err); is {
 			p.sink.kept.tellFenced(fenced)
 		}
 	}
+}
+
+// goes tells whether retention comes near the control message, by age or as
+// other flows' messages push it out. The turn is held.
+func (p *streamPublisher) goes(f facts) bool {
+	return f.maxAge > 0 && time.Since(p.control.Time) >= f.maxAge/4 || f.pushesOut && p.sink.kept.pushedOut(p.fence)
 }

@@ -23,6 +23,8 @@ import (
 const (
 	// bucket is the object store that ledgers are kept in.
 	bucket = "crbridge"
+	// bucketStream is the stream that the bucket is.
+	bucketStream = "OBJ_" + bucket
 	// snapshotsKept is how many of a flow's snapshots are left: the newest,
 	// and one to fall back to.
 	snapshotsKept = 2
@@ -80,6 +82,28 @@ type shelf struct {
 	refs   map[string][]snapshotRef // by flow, newest first
 }
 
+// noBucketError says that there is no bucket, and that it cannot be made.
+type noBucketError struct{ why error }
+
+func (e *noBucketError) Error() string {
+	return "it does not exist and cannot be created: " + e.why.Error()
+}
+
+// opens and reads tell whether a subject is one that the bucket is looked for,
+// or read by. What else is denied concerns somebody else.
+func opens(subject string) bool {
+	return subject == apiPrefix+"STREAM.INFO."+bucketStream || subject == apiPrefix+"STREAM.CREATE."+bucketStream
+}
+
+func reads(subject string) bool {
+	return strings.HasPrefix(subject, apiPrefix+"DIRECT.GET."+bucketStream+".") ||
+		strings.HasPrefix(subject, apiPrefix+"CONSUMER.CREATE."+bucketStream+".")
+}
+
+// flowControl tells whether a subject is one by which a client says that it
+// can take more. Where that is denied, a large snapshot stops on its way.
+func flowControl(subject string) bool { return strings.HasPrefix(subject, "$JS.FC."+bucketStream+".") }
+
 // open finds the bucket, or makes it.
 func (h *shelf) open(ctx context.Context, s *Sink, ses *session, replicas int) (jetstream.ObjectStore, error) {
 	h.mu.Lock()
@@ -87,17 +111,14 @@ func (h *shelf) open(ctx context.Context, s *Sink, ses *session, replicas int) (
 	if h.store != nil {
 		return h.store, nil
 	}
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, opens)
 	defer done()
 	store, err := ses.js.ObjectStore(ctx, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		store, err = ses.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
-			Bucket: bucket, Description: "Ledgers of crbridge: which version of each object it has delivered.",
-			Storage: storageType(s.jetstream.Storage), Replicas: replicas,
-		})
-		if errors.Is(err, jetstream.ErrBucketExists) { // another bridge was faster
-			store, err = ses.js.ObjectStore(ctx, bucket)
-		}
+		store, err = s.makeBucket(ctx, ses, replicas)
+	}
+	if missing, is := errors.AsType[*noBucketError](err); is {
+		return nil, fmt.Errorf("object store %s: %w", bucket, missing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, apiWords(because(ctx, err)))
@@ -106,16 +127,47 @@ func (h *shelf) open(ctx context.Context, s *Sink, ses *session, replicas int) (
 	return store, nil
 }
 
+func (s *Sink) makeBucket(ctx context.Context, ses *session, replicas int) (jetstream.ObjectStore, error) {
+	store, err := ses.js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{
+		Bucket: bucket, Description: "Ledgers of crbridge: which version of each object it has delivered.",
+		Storage: storageType(s.jetstream.Storage), Replicas: replicas,
+	})
+	if errors.Is(err, jetstream.ErrBucketExists) { // another bridge was faster
+		return ses.js.ObjectStore(ctx, bucket)
+	}
+	if api, is := errors.AsType[*jetstream.APIError](err); is {
+		return nil, &noBucketError{apiWords(api)}
+	}
+	return store, err
+}
+
+// doubt has the bucket looked for again after an error, before anything else
+// is done with it: it may have been deleted.
+func (h *shelf) doubt(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget(err)
+}
+
+// forget needs mu. What is denied says nothing of the bucket.
+func (h *shelf) forget(err error) {
+	if _, denied := errors.AsType[*deniedError](err); !denied {
+		h.store, h.listed = nil, time.Time{}
+	}
+}
+
 // of is what the bucket has of a flow, newest first.
 func (h *shelf) of(ctx context.Context, ses *session, store jetstream.ObjectStore, flow string) ([]snapshotRef, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if time.Since(h.listed) > listingAge {
-		ctx, done := ses.patience(ctx, isAPI)
+		ctx, done := ses.patience(ctx, reads)
 		defer done()
 		objects, err := store.List(ctx)
 		if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
-			return nil, fmt.Errorf("object store %s: %w", bucket, apiWords(because(ctx, err)))
+			err = because(ctx, err)
+			h.forget(err)
+			return nil, fmt.Errorf("object store %s: %w", bucket, apiWords(err))
 		}
 		h.refs = map[string][]snapshotRef{}
 		for _, o := range objects {
@@ -151,24 +203,113 @@ func (p *streamPublisher) save(ctx context.Context, ses *session, store jetstrea
 	_ = reader.CloseWithError(err) // ends the writer where Put has not read to the end
 	writing.Wait()
 	if err != nil {
-		return fmt.Errorf("object store %s: %w", bucket, apiWords(because(ctx, err)))
+		err = because(ctx, err)
+		ses.shelf.doubt(err)
+		return fmt.Errorf("object store %s: %w", bucket, apiWords(err))
 	}
 	return nil
 }
 
+// unfitError says that a snapshot is gone, or not what it was. Any other error
+// of reading it says nothing of the snapshot.
+type unfitError struct{ why error }
+
+func (e *unfitError) Error() string { return words(e.why) }
+func (e *unfitError) Unwrap() error { return e.why }
+
+// errBehind is why a snapshot that is there was not found: any replica may
+// answer, also one that does not have it yet.
+var errBehind = errors.New("the replica that answered does not have it yet")
+
 // load reads a snapshot into the restorer.
 func (p *streamPublisher) load(ctx context.Context, ses *session, store jetstream.ObjectStore, ref snapshotRef, into journal.Restorer) (h snapshotHeader, err error) {
-	ctx, done := ses.bound(ctx, snapshotTimeout, nil)
+	stalled := ses.denial.wait(1, flowControl)
+	defer ses.denial.done(stalled)
+	denied := ses.denial.wait(1, reads)
+	defer ses.denial.done(denied)
+	ctx, done := ses.bound(ctx, snapshotTimeout, denied.denied)
 	defer done()
-	object, err := store.Get(ctx, ref.name(p.shelfName()))
-	if err != nil {
-		return h, because(ctx, err)
+	if err = p.readObject(ctx, ses, store, ref, &h, into); err == nil {
+		return h, nil
+	}
+	if err = because(ctx, err); errors.Is(err, errNoAnswer) {
+		select {
+		case d := <-stalled.denied:
+			err = &deniedError{d.words}
+		default:
+		}
+	}
+	if _, unfit := errors.AsType[*unfitError](err); !unfit && !errors.Is(err, errBehind) {
+		ses.shelf.doubt(err)
+	}
+	return h, err
+}
+
+func (p *streamPublisher) readObject(ctx context.Context, ses *session, store jetstream.ObjectStore, ref snapshotRef, h *snapshotHeader, into journal.Restorer) error {
+	name := ref.name(p.shelfName())
+	object, err := store.Get(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrObjectNotFound):
+		return gone(ctx, ses, store, name, err)
+	case errors.Is(err, jetstream.ErrBadObjectMeta):
+		return &unfitError{err}
+	case err != nil:
+		return err
 	}
 	defer object.Close()
-	if err := journal.Read(object, &h, into.Restore); err != nil {
-		return h, because(ctx, err)
+	content := &tracked{from: object}
+	err = journal.Read(content, h, into.Restore)
+	switch {
+	case err == nil:
+		return object.Error()
+	case content.err == nil || wrongDigest(content.err):
+		return &unfitError{err}
 	}
-	return h, because(ctx, object.Error())
+	return content.err
+}
+
+// tracked remembers why it could not be read to its end.
+type tracked struct {
+	from io.Reader
+	err  error
+}
+
+func (s *tracked) Read(b []byte) (int, error) {
+	n, err := s.from.Read(b)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// wrongDigest tells whether the error is that the content is not what was written.
+func wrongDigest(err error) bool {
+	var encoding base64.CorruptInputError
+	return errors.Is(err, jetstream.ErrDigestMismatch) || errors.Is(err, jetstream.ErrInvalidDigestFormat) || errors.As(err, &encoding)
+}
+
+// gone finds out whether a snapshot is gone that was not found: only the
+// stream's leader knows, and it is the leader who answers what subjects there
+// are.
+func gone(ctx context.Context, ses *session, store jetstream.ObjectStore, name string, notFound error) error {
+	info, err := store.GetInfo(ctx, name, jetstream.GetObjectInfoShowDeleted())
+	if err == nil && info.Deleted {
+		return &unfitError{notFound}
+	}
+	asking, done := ses.patience(ctx, opens)
+	defer done()
+	stream, err := ses.js.Stream(asking, bucketStream)
+	if err != nil {
+		return because(asking, err)
+	}
+	known, err := stream.Info(asking, jetstream.WithSubjectFilter(metaSubject(name)))
+	switch {
+	case err != nil:
+		return because(asking, err)
+	case len(known.State.Subjects) == 0:
+		return &unfitError{notFound}
+	}
+	return errBehind
 }
 
 // metaSubject is where nats.go's object store keeps what it knows of an object.
@@ -185,11 +326,13 @@ func (p *streamPublisher) remove(ctx context.Context, ses *session, store jetstr
 	err := store.Delete(ctx, name)
 	if err == nil || errors.Is(err, jetstream.ErrObjectNotFound) {
 		var stream jetstream.Stream
-		if stream, err = ses.js.Stream(ctx, "OBJ_"+bucket); err == nil {
+		if stream, err = ses.js.Stream(ctx, bucketStream); err == nil {
 			err = stream.Purge(ctx, jetstream.WithPurgeSubject(metaSubject(name)))
 		}
 	}
 	if err != nil {
-		p.sink.log.Debug("an old snapshot is left behind for now", "name", name, "error", apiWords(because(ctx, err)))
+		err = because(ctx, err)
+		ses.shelf.doubt(err)
+		p.sink.log.Debug("an old snapshot is left behind for now", "name", name, "error", apiWords(err))
 	}
 }

@@ -1,13 +1,18 @@
 package nats
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/journal"
@@ -338,5 +343,316 @@ func TestSnapshotBesideOthers(t *testing.T) {
 	}
 	if _, _, l, c := restart(t, o); len(l.rows) != 1 || c.Gap != "" {
 		t.Errorf("claim: %+v, rows %q", c, l.versions())
+	}
+}
+
+// unavailable is what a server says whose cluster elects a leader.
+var unavailable = &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"}
+
+// trouble has requests about the bucket come to nothing.
+type trouble struct {
+	jetstream.JetStream
+	jetstream.ObjectStore
+	open, list error
+	get        []error // of the first requests for a snapshot
+	always     error   // of those after them
+}
+
+func (x *trouble) into(ses *session) {
+	x.JetStream, ses.js = ses.js, opening{ses.js, x}
+}
+
+// opening is the way to a bucket in trouble.
+type opening struct {
+	jetstream.JetStream
+	trouble *trouble
+}
+
+func (o opening) ObjectStore(ctx context.Context, name string) (store jetstream.ObjectStore, err error) {
+	if o.trouble.open != nil {
+		return nil, o.trouble.open
+	}
+	o.trouble.ObjectStore, err = o.JetStream.ObjectStore(ctx, name)
+	return o.trouble, err
+}
+
+func (x *trouble) List(ctx context.Context, options ...jetstream.ListObjectsOpt) ([]*jetstream.ObjectInfo, error) {
+	if x.list != nil {
+		return nil, x.list
+	}
+	return x.ObjectStore.List(ctx, options...)
+}
+
+func (x *trouble) Get(ctx context.Context, name string, options ...jetstream.GetObjectOpt) (jetstream.ObjectResult, error) {
+	err := x.always
+	if len(x.get) > 0 {
+		err, x.get = x.get[0], x.get[1:]
+	}
+	object, failed := x.ObjectStore.Get(ctx, name, options...)
+	switch {
+	case failed != nil:
+		return nil, failed
+	case err == nil:
+		return object, nil
+	case errors.Is(err, jetstream.ErrDigestMismatch) || errors.Is(err, errEnded):
+		return &broken{object, err}, nil
+	}
+	_ = object.Close()
+	return nil, err
+}
+
+// broken ends in an error instead of where it ends.
+type broken struct {
+	jetstream.ObjectResult
+	why error
+}
+
+func (b *broken) Read(to []byte) (int, error) {
+	n, err := b.ObjectResult.Read(to)
+	if errors.Is(err, io.EOF) {
+		err = b.why
+	}
+	return n, err
+}
+
+func (b *broken) Error() error { return b.why }
+
+// A bucket that does not answer is not an empty one: nothing is concluded from
+// that, and nothing deleted.
+func TestBucketInTrouble(t *testing.T) {
+	for _, test := range []struct {
+		why     string
+		trouble trouble
+		purge   bool // the control messages, so that the bucket alone says what there is
+		fails   string
+	}{
+		{why: "no leader, when a snapshot is read", trouble: trouble{always: unavailable}, fails: "temporarily unavailable (10008)"},
+		{why: "nobody answers, when a snapshot is read", trouble: trouble{always: natsgo.ErrNoResponders}, fails: "no JetStream answers"},
+		{why: "too late an answer", trouble: trouble{always: errNoAnswer}, fails: "did not answer"},
+		{why: "the connection ends in the middle of a snapshot", trouble: trouble{always: errEnded}, fails: errEnded.Error()},
+		{why: "no leader, when the bucket is looked for", trouble: trouble{open: unavailable}, fails: "temporarily unavailable (10008)"},
+		{why: "no leader, when the bucket is listed", trouble: trouble{list: unavailable}, purge: true, fails: "temporarily unavailable (10008)"},
+		{why: "no leader, and no control message", trouble: trouble{always: unavailable}, purge: true, fails: "temporarily unavailable (10008)"},
+		{
+			why: "a replica that stays behind", trouble: trouble{always: jetstream.ErrObjectNotFound},
+			fails: "the replica that answered does not have it yet",
+		},
+		{why: "a replica that was behind", trouble: trouble{get: []error{jetstream.ErrObjectNotFound, jetstream.ErrObjectNotFound}}},
+		{why: "a replica that had a part of it", trouble: trouble{get: []error{jetstream.ErrDigestMismatch}}},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, "")
+			js := streamsOf(t, client(t, server.URL()))
+			o := options(t, server)
+			want := twoSnapshots(t, o)
+			before := snapshotNames(t, js)
+			purge(t, js, jetstream.WithPurgeSubject("k8s.*.*.*.*.object0"))
+			purge(t, js, jetstream.WithPurgeSubject("k8s.*.*.*.*.object1"))
+			if test.purge {
+				purge(t, js, jetstream.WithPurgeSubject("crbridge.>"))
+			}
+			s := open(t, o).connected(t)
+			ses, err := s.session()
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.trouble.into(ses)
+			p, l := s.Publisher(orders).(*streamPublisher), &ledger{}
+			if test.fails != "" {
+				for range 2 {
+					if c, err := p.Claim(t.Context(), l); err == nil || !strings.Contains(err.Error(), test.fails) {
+						t.Fatalf("claim: %+v, %v; want %s", c, err, test.fails)
+					}
+				}
+				if diff := cmp.Diff(before, snapshotNames(t, js)); diff != "" {
+					t.Errorf("in the bucket (-before +after the claim that failed):\n%s", diff)
+				}
+				s, l = open(t, o).connected(t), &ledger{} // as after a crash
+				p = s.Publisher(orders).(*streamPublisher)
+			}
+			c, err := p.Claim(t.Context(), l)
+			if err != nil || !c.Known || (c.Gap == "") == test.purge || (c.State.Position != 3) != test.purge {
+				t.Errorf("claim: %+v, %v", c, err)
+			}
+			if diff := cmp.Diff(want, l.versions()); diff != "" {
+				t.Errorf("rows (-want +got):\n%s", diff)
+			}
+			record(t, p, nil, c.State)
+			if _, _, l, c := restart(t, o); c.Gap != "" || !slices.Equal(l.versions(), want) {
+				t.Errorf("the next claim: %+v, rows %q", c, l.versions())
+			}
+		})
+	}
+}
+
+// Where nothing is needed of the bucket, its trouble holds up nobody.
+func TestBucketInTroubleAndNothingInIt(t *testing.T) {
+	server := natstest.Start(t, "")
+	o := options(t, server)
+	_, p, _, _ := restart(t, o)
+	deliver(t, p, change(t, "a", 1))
+	record(t, p, nil, journal.State{Position: 1})
+	s := open(t, o).connected(t)
+	ses, err := s.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&trouble{open: unavailable}).into(ses)
+	l := &ledger{}
+	c, err := s.Publisher(orders).(*streamPublisher).Claim(t.Context(), l)
+	if err != nil || c.Gap != "" || !slices.Equal(l.versions(), []string{"a 1"}) || len(s.Status().Notes) > 0 {
+		t.Errorf("claim: %+v, %v, rows %q, notes %q", c, err, l.versions(), s.Status().Notes)
+	}
+}
+
+// A right that is missing is no trouble that passes: the way back is long, and
+// what could not be read stays.
+func TestSnapshotsMayNotBeRead(t *testing.T) {
+	for _, test := range []struct{ why, deny, said string }{
+		{"the bucket may not be looked for", "$JS.API.STREAM.INFO.OBJ_crbridge", "to $JS.API.STREAM.INFO.OBJ_crbridge"},
+		{"no snapshot may be looked for", "$JS.API.DIRECT.GET.OBJ_crbridge.>", "cannot be used: the server does not permit"},
+		{"no snapshot may be read", "$JS.API.CONSUMER.CREATE.OBJ_crbridge.>", "cannot be used: the server does not permit"},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, fmt.Sprintf(permissions, `"`+test.deny+`"`, ""))
+			js := streamsOf(t, client(t, "nats://admin:admin@"+server.Address))
+			o := options(t, server)
+			o.Auth = Auth{UserFile: file(t, "admin"), PasswordFile: file(t, "admin")}
+			want := twoSnapshots(t, o)
+			before := snapshotNames(t, js)
+			purge(t, js, jetstream.WithPurgeSubject("k8s.*.*.*.*.object1"))
+			purge(t, js, jetstream.WithPurgeSequence(4))
+			asBridge(t, &o)
+			_, _, l, c := restart(t, o)
+			if !strings.Contains(c.Gap, test.said) || c.State.Position != 3 || !slices.Equal(l.versions(), want[2:]) {
+				t.Errorf("claim: %+v, rows %q", c, l.versions())
+			}
+			if diff := cmp.Diff(before, snapshotNames(t, js)); diff != "" {
+				t.Errorf("in the bucket (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// unsent are rows of so many objects that no event tells.
+func unsent(n int) (rows []journal.Row) {
+	for i := range n {
+		key := fmt.Sprint("object", i)
+		rows = append(rows, journal.Row{Key: "default/" + key, UID: uid(key), Version: 1})
+	}
+	return rows
+}
+
+// A message may have thousands of rows, and it is rows that a restart has to
+// read.
+func TestSnapshotIsDueByRows(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	_, p, l, _ := restart(t, o)
+	record(t, p, unsent(leastTail-1), journal.State{Position: 1})
+	if p.SnapshotDue(1) {
+		t.Errorf("a snapshot is due at %d rows", leastTail-1)
+	}
+	more := change(t, "more", 2)
+	deliver(t, p, more)
+	record(t, p, nil, journal.State{Position: 2})
+	if !p.SnapshotDue(1) || p.SnapshotDue(2*leastTail+2) {
+		t.Errorf("at %d rows a snapshot is due: %t; where the ledger has as many again: %t", leastTail, p.SnapshotDue(1), p.SnapshotDue(2*leastTail+2))
+	}
+	if c, _ := lastControl(t, js, p.subject); c.Tail.Count != 4 {
+		t.Errorf("the control message counts %d messages, want 4", c.Tail.Count)
+	}
+	_, p, l, _ = restart(t, o)
+	if !p.SnapshotDue(1) {
+		t.Error("after a restart none is due")
+	}
+	takeSnapshot(t, p, l, journal.State{Position: 3})
+	p.shot = time.Time{}
+	if p.SnapshotDue(1) || p.weight != 0 {
+		t.Errorf("right after a snapshot one is due, and there are %d rows", p.weight)
+	}
+}
+
+// Rows that snapshots have go, whoever wrote them.
+func TestOldRowsGo(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	_, p, l, _ := restart(t, o)
+	record(t, p, unsent(3), journal.State{Position: 1})
+	for _, row := range unsent(3) {
+		l.Restore(row)
+	}
+	takeSnapshot(t, p, l, journal.State{Position: 1})
+	_, p, l, _ = restart(t, o)
+	for round := range 2 {
+		e := change(t, "object", round+2)
+		deliver(t, p, e)
+		l.Restore(rowOf(&e))
+		takeSnapshot(t, p, l, journal.State{})
+	}
+	for _, m := range allMessages(t, js, "K8S") {
+		if strings.HasPrefix(m.Subject, p.subject+".rows.") {
+			t.Errorf("left is %s", m.Subject)
+		}
+	}
+}
+
+// A bucket that somebody deletes while the bridge runs is made again.
+func TestBucketIsDeleted(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	s, p, l, _ := restart(t, options(t, server))
+	deliver(t, p, change(t, "a", 1))
+	l.Restore(journal.Row{Key: "default/a", UID: uid("a"), Version: 1, Sent: true})
+	takeSnapshot(t, p, l, journal.State{Position: 1})
+	for _, test := range []struct {
+		why string
+		try func() error
+	}{
+		{"a snapshot is written", func() error { return p.Snapshot(t.Context(), journal.State{Position: 1}, l.each()) }},
+		{"a flow is claimed", func() error {
+			q := s.Publisher(orders).(*streamPublisher)
+			_, err := q.Claim(t.Context(), &ledger{})
+			p = q
+			return err
+		}},
+	} {
+		if err := js.DeleteObjectStore(t.Context(), bucket); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, test.why, func() (string, bool) {
+			err := test.try()
+			return fmt.Sprint(err), err == nil
+		})
+		takeSnapshot(t, p, l, journal.State{Position: 1})
+		if names := snapshotNames(t, js); len(names) == 0 {
+			t.Errorf("%s: there is no snapshot", test.why)
+		}
+	}
+}
+
+// One that stops on its way, as the server does not permit to ask for more of
+// it, stays also where it may be deleted: it may be good.
+func TestSnapshotThatMayNotBeReadStays(t *testing.T) {
+	server := natstest.Start(t, "")
+	js := streamsOf(t, client(t, server.URL()))
+	o := options(t, server)
+	twoSnapshots(t, o)
+	before := snapshotNames(t, js)
+	purge(t, js, jetstream.WithPurgeSequence(4))
+	s := open(t, o).connected(t)
+	ses, err := s.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&trouble{always: &deniedError{"the server does not permit it"}}).into(ses)
+	c, err := s.Publisher(orders).(*streamPublisher).Claim(t.Context(), &ledger{})
+	if err != nil || !strings.Contains(c.Gap, "cannot be used: the server does not permit it") {
+		t.Errorf("claim: %+v, %v", c, err)
+	}
+	if diff := cmp.Diff(before, snapshotNames(t, js)); diff != "" {
+		t.Errorf("in the bucket (-before +after):\n%s", diff)
 	}
 }

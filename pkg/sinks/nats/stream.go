@@ -47,6 +47,7 @@ type facts struct {
 	maxMsgSize        int64 // 0 means without limit
 	maxMsgsPerSubject int64 // 0 and less mean without limit
 	maxAge            time.Duration
+	pushesOut         bool // when it is full, what is new takes the place of what is old
 }
 
 // handle is the stream, for requests about it.
@@ -148,6 +149,7 @@ func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
 		maxMsgSize:        max(0, int64(info.Config.MaxMsgSize)),
 		maxMsgsPerSubject: info.Config.MaxMsgsPerSubject,
 		maxAge:            info.Config.MaxAge,
+		pushesOut:         info.Config.Discard == jetstream.DiscardOld && (info.Config.MaxMsgs > 0 || info.Config.MaxBytes > 0),
 	}, nil
 }
 
@@ -327,7 +329,10 @@ func retentionName(p jetstream.RetentionPolicy) string { return strings.ToLower(
 // apiWords is what JetStream said, without nats.go's way of putting it.
 func apiWords(err error) error {
 	var api *jetstream.APIError
+	var denied *deniedError
 	switch {
+	case errors.As(err, &denied):
+		return denied
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, natsgo.ErrNoResponders):
 		return errors.New("no JetStream answers: is it enabled for this account?")
 	case errors.As(err, &api):

@@ -3,6 +3,8 @@ package nats
 import (
 	"slices"
 	"strings"
+
+	"github.com/crbridge/crbridge/pkg/events"
 )
 
 // covered tells whether every subject that matches pattern matches one of the
@@ -67,4 +69,22 @@ func pairwise(tokens, filter []string, match func(token, filter string) bool) bo
 		}
 	}
 	return len(tokens) == len(filter)
+}
+
+// perObject tells whether the subject tells each object of each flow from all
+// others of the cluster: what it is made of has a token of its own, as two
+// fields in one token may be split in several ways.
+func perObject(subject *events.SubjectTemplate) bool {
+	none := strings.Split(subject.Pattern(events.Fields{}), ".")
+	for _, only := range []events.Fields{{Route: "x"}, {Group: "x"}, {Resource: "x"}, {Namespace: "x"}, {Name: "x"}} {
+		i := 0
+		own := slices.ContainsFunc(strings.Split(subject.Pattern(only), "."), func(token string) bool {
+			i++
+			return none[i-1] == "*" && token != "*"
+		})
+		if !own {
+			return false
+		}
+	}
+	return true
 }

@@ -90,3 +90,23 @@ func matches(subject, filter string) bool {
 	}
 	return !more || matches(rest, filterRest)
 }
+
+func TestPerObject(t *testing.T) {
+	for _, test := range []struct {
+		why, template string
+		want          bool
+	}{
+		{"a token for each", "k8s.{route}.{group}.{resource}.{namespace}.{name}", true},
+		{"with more in a token", "k8s.r-{route}.{group}.{resource}.{cluster}.{namespace}.{name}.{event}", true},
+		{"routes share", template, false},
+		{"resources share", "k8s.{route}.{group}.{namespace}.{name}", false},
+		{"groups share", "k8s.{route}.{resource}.{namespace}.{name}", false},
+		{"namespaces share", "k8s.{route}.{group}.{resource}.{name}", false},
+		{"names share", "k8s.{route}.{group}.{resource}.{namespace}", false},
+		{"a-b and c are a and b-c", "k8s.{route}.{group}.{resource}.{namespace}-{name}", false},
+	} {
+		if got := perObject(subject(t, test.template)); got != test.want {
+			t.Errorf("%s: %s is %t, want %t", test.why, test.template, got, test.want)
+		}
+	}
+}

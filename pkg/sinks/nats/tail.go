@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ type reading struct {
 	from     uint64
 	to       uint64
 	toTheEnd bool // what there is, and no message at to is waited for
+	anywhere bool // the flow's events may have other subjects than now
 	take     func(tailRow)
 	done     chan error
 }
@@ -223,6 +225,9 @@ func (p *pass) filters(readings map[string][]*reading) []string {
 	}
 	var filters []string
 	for subject, rs := range readings {
+		if slices.ContainsFunc(rs, func(r *reading) bool { return r.anywhere }) {
+			return nil
+		}
 		wanted := []string{subject, subject + "." + rowsToken + ".>"}
 		if rs[0].flow.foreign == "" {
 			wanted = append(wanted, rs[0].flow.pattern)

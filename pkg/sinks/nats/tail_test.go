@@ -35,6 +35,7 @@ func TestFiltersOfAPass(t *testing.T) {
 		template string
 		flows    []sinks.Flow
 		foreign  string
+		anywhere bool
 		want     []string // nil means all
 		count    int
 	}{
@@ -46,6 +47,7 @@ func TestFiltersOfAPass(t *testing.T) {
 			why: "what a flow has whose events are elsewhere", template: template, flows: flows(1), foreign: "core",
 			want: []string{"crbridge.K8S.demo.r0.example_com.c0.sink.core", "crbridge.K8S.demo.r0.example_com.c0.sink.core.rows.>"},
 		},
+		{why: "events that may have other subjects", template: template, flows: flows(1), anywhere: true},
 		{why: "as many as the server picks out", template: template, flows: flows(fewFlows), count: 3 * fewFlows},
 		{why: "more", template: template, flows: flows(fewFlows + 1)},
 		{
@@ -62,7 +64,7 @@ func TestFiltersOfAPass(t *testing.T) {
 		s := sink(test.template)
 		var readings []*reading
 		for _, f := range test.flows {
-			readings = append(readings, &reading{flow: s.streamPublisher(f, test.foreign), from: 1, to: 9})
+			readings = append(readings, &reading{flow: s.streamPublisher(f, test.foreign), from: 1, to: 9, anywhere: test.anywhere})
 		}
 		p := newPass(&tails{sink: s}, nil, readings)
 		got := p.filters(p.byRows)
@@ -284,4 +286,59 @@ type leaver struct {
 func (l *leaver) Restore(row journal.Row) {
 	l.leave()
 	l.ledger.Restore(row)
+}
+
+// Events that were published under another template are found all the same, as
+// long as no snapshot has them.
+func TestEventsUnderAnotherTemplate(t *testing.T) {
+	const other = "k8s.v2.{cluster}.{group}.{resource}.{namespace}.{name}"
+	for _, test := range []struct {
+		why     string
+		earlier bool // the first bridge is of a build that does not record the pattern
+		then    []string
+	}{
+		{"the template changes", false, []string{other, other}},
+		{"and is changed back", false, []string{other, template}},
+		{"while the bridge is upgraded", true, []string{other, other}},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			server := natstest.Start(t, "")
+			js := streamsOf(t, client(t, server.URL()))
+			o := options(t, server)
+			o.JetStream.Subjects = []string{"k8s.>", "crbridge.K8S.>"}
+			_, p, _, _ := restart(t, o)
+			deliver(t, p, change(t, "a", 1))
+			record(t, p, nil, journal.State{Position: 1})
+			if test.earlier {
+				c, _ := lastControl(t, js, p.subject)
+				c.Pattern = ""
+				put(t, js, p.subject, c)
+			}
+			want := []string{"a 1"}
+			for i, template := range test.then {
+				o.Subject = subject(t, template)
+				var l *ledger
+				var c journal.Claim
+				_, p, l, c = restart(t, o)
+				if diff := cmp.Diff(want, l.versions()); diff != "" || c.Gap != "" {
+					t.Errorf("claim %d: %+v, rows (-want +got):\n%s", i+1, c, diff)
+				}
+				e := change(t, fmt.Sprint("b", i), i+2)
+				deliver(t, p, e)
+				want = append(want, fmt.Sprintf("b%d %d", i, i+2))
+				record(t, p, nil, journal.State{Position: uint64(i + 2)})
+				if i == len(test.then)-1 {
+					l.Restore(rowOf(&e))
+					takeSnapshot(t, p, l, journal.State{Position: uint64(i + 2)})
+				}
+			}
+			// From there on the server picks out what there is.
+			if c, _ := lastControl(t, js, p.subject); c.Pattern != p.pattern {
+				t.Errorf("with a snapshot of all of it the control message has the pattern %q, want %q", c.Pattern, p.pattern)
+			}
+			if _, _, l, c := restart(t, o); c.Gap != "" || !slices.Equal(l.versions(), want) {
+				t.Errorf("the last claim: %+v, rows %q, want %q", c, l.versions(), want)
+			}
+		})
+	}
 }

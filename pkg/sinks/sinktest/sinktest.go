@@ -43,6 +43,8 @@ type Harness struct {
 	// Durable tells that what the sink calls durable outlives the server's
 	// process. Where it does not, the suite asks for less after a failure.
 	Durable bool
+	// Leaks excepts goroutines that are left by a library's fault.
+	Leaks []goleak.Option
 }
 
 // Cluster is where the suite's events come from.
@@ -91,8 +93,10 @@ func run(t *testing.T, start func(t *testing.T) Harness, tests []test) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := goleak.IgnoreCurrent()
-			t.Cleanup(func() { goleak.VerifyNone(t, before) }) // the last to run: all else is closed by then
-			test.run(t, start(t))
+			var h Harness
+			t.Cleanup(func() { goleak.VerifyNone(t, append(h.Leaks, before)...) }) // the last to run: all else is closed by then
+			h = start(t)
+			test.run(t, h)
 		})
 	}
 }
