@@ -95,7 +95,7 @@ var Bugs = []Bug{
 	{
 		"old list believed", "a list may be older than what was delivered",
 		"pkg/sources/listwatch.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
-		[]string{"api server lags"}, 20,
+		[]string{"api server lags"}, 12,
 	},
 }
 

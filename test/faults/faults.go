@@ -392,9 +392,13 @@ func killEtcd(ctx context.Context, w *world) (string, error) {
 // lagging sends the bridge to another API server, which hears of everything
 // late, and back.
 func lagging(ctx context.Context, w *world) (string, error) {
-	delay := time.Duration(w.random.IntN(3000)) * time.Millisecond
+	delay := time.Duration(1+w.random.IntN(3000)) * time.Millisecond
 	w.loses() // its history is not the other's
 	if err := w.etcdLine.Set(proxy.Delay(delay)); err != nil {
+		return "", err
+	}
+	// Until then it knows all that the first one does.
+	if _, err := w.wait(ctx, delay); err != nil {
 		return "", err
 	}
 	w.apiLine.SetTarget(w.second.Address())
