@@ -83,7 +83,7 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 		r.anew = true
 	}
 	if !known { // what was requested before now is to be told for the first time
-		f.ledger.skipResync(max(f.requested.Load(), uint64(time.Now().Unix()))) //nolint:gosec // it is positive
+		f.ledger.skipResync(max(f.requested.Load(), uint64(time.Now().Unix())))
 	}
 	if c.Gap != "" {
 		r.series.lost.Inc()

@@ -134,7 +134,7 @@ func NewSupervisor(o Options) *Supervisor {
 		switch {
 		case keeper == nil && o.State != "":
 			o.Log.Info("sink has no stream: its ledgers are kept in another, and each of its events is delivered at least once, again after a crash",
-				"sink", name, "state.sink", o.State)
+				"sink", name, "keeper", o.State)
 		case keeper != nil:
 			keeper.Notify(sinks.Listener{Fenced: func(err *journal.FencedError) { s.fail(err) }, Resync: s.requests.add})
 		}

@@ -30,14 +30,14 @@ func TestRoutesThatReturn(t *testing.T) {
 		{
 			"a route is removed and put back",
 			func(w *world) string { return w.kind.route("test") },
-			func(w *world) string { return "  - {name: other, crds: [others.example.com], sinks: [main]}\n" },
+			func(*world) string { return "  - {name: other, crds: [others.example.com], sinks: [main]}\n" },
 			func(w *world) string { return w.kind.route("test") },
 			[]string{"updated default/changed", "deleted default/gone", "created default/new"},
 		},
 		{
 			"a route has another CRD for a while",
 			func(w *world) string { return w.kind.route("test") },
-			func(w *world) string { return route("others.example.com", "") },
+			func(*world) string { return route("others.example.com", "") },
 			func(w *world) string { return w.kind.route("test") },
 			[]string{"updated default/changed", "deleted default/gone", "created default/new"},
 		},

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // says waits until the flow of the route test says all of that for a reason.
@@ -230,12 +229,10 @@ func TestEtcdRestored(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	var last *unstructured.Unstructured
 	for i := range 30 {
-		last = w.kind.set(t, "one", "size", i)
+		w.kind.set(t, "one", "size", i)
 	}
-	last = w.kind.add(t, "lost", nil)
-	w.recorded(t, last)
+	w.recorded(t, w.kind.add(t, "lost", nil))
 	before := len(w.stream.all(t, w.kind.name))
 	w.putBack(t, func() {
 		if err := os.RemoveAll(w.cp.EtcdDir()); err != nil {

@@ -64,7 +64,7 @@ func (k *kind) shake(t *testing.T, count int) (changes *atomic.Int64, stop func(
 				name := fmt.Sprintf("o%d", random.IntN(count))
 				patch := fmt.Sprintf(`{"spec":{"size":%d}}`, random.Int64())
 				// Not ended in the middle: its answer says whether it counts.
-				if _, err := k.objects().Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+				if _, err := k.objects().Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil { //nolint:contextcheck // as above
 					t.Error(err)
 					return
 				}

@@ -66,7 +66,8 @@ func TestResync(t *testing.T) {
 	w.kind.create(t)
 	b := w.bridge(t)
 	b.waitState(t, w.kind.name, "test", "running")
-	one, two := w.kind.add(t, "one", nil), w.kind.add(t, "two", nil)
+	one := w.kind.add(t, "one", nil)
+	w.kind.add(t, "two", nil)
 	want := []string{"created default/one", "created default/two"}
 	w.expect(t, want...)
 
@@ -77,7 +78,7 @@ func TestResync(t *testing.T) {
 	stop := func() { b.Kill() }
 	stop()
 	second := w.resync(t, "test")
-	two = w.kind.set(t, "two", "size", 1)
+	two := w.kind.set(t, "two", "size", 1)
 	b = w.bridge(t)
 	want = append(want, "existing default/one", "updated default/two", "existing default/two")
 	w.expect(t, want...)

@@ -9,7 +9,7 @@ import (
 
 // TestBugsAreCaught shows that the suite catches mistakes: each of the bugs,
 // built into the bridge, breaks a guarantee, or has the bridge not come back.
-func TestBugsAreCaught(t *testing.T) {
+func TestBugsAreCaught(t *testing.T) { //nolint:tparallel // the other tests have the machine to themselves
 	if raceEnabled {
 		t.Skip("not with the race detector: it is the suite that is tried, not the bridge")
 	}

@@ -549,21 +549,21 @@ func TestSnapshotIsDueByRows(t *testing.T) {
 	server := natstest.Start(t, "")
 	js := streamsOf(t, client(t, server.URL()))
 	o := options(t, server)
-	_, p, l, _ := restart(t, o)
-	record(t, p, unsent(leastTail-1), journal.State{Position: 1})
-	if p.SnapshotDue(1) {
+	_, first, _, _ := restart(t, o)
+	record(t, first, unsent(leastTail-1), journal.State{Position: 1})
+	if first.SnapshotDue(1) {
 		t.Errorf("a snapshot is due at %d rows", leastTail-1)
 	}
 	more := change(t, "more", 2)
-	deliver(t, p, more)
-	record(t, p, nil, journal.State{Position: 2})
-	if !p.SnapshotDue(1) || p.SnapshotDue(2*leastTail+2) {
-		t.Errorf("at %d rows a snapshot is due: %t; where the ledger has as many again: %t", leastTail, p.SnapshotDue(1), p.SnapshotDue(2*leastTail+2))
+	deliver(t, first, more)
+	record(t, first, nil, journal.State{Position: 2})
+	if !first.SnapshotDue(1) || first.SnapshotDue(2*leastTail+2) {
+		t.Errorf("at %d rows a snapshot is due: %t; where the ledger has as many again: %t", leastTail, first.SnapshotDue(1), first.SnapshotDue(2*leastTail+2))
 	}
-	if c, _ := lastControl(t, js, p.subject); c.Tail.Count != 4 {
+	if c, _ := lastControl(t, js, first.subject); c.Tail.Count != 4 {
 		t.Errorf("the control message counts %d messages, want 4", c.Tail.Count)
 	}
-	_, p, l, _ = restart(t, o)
+	_, p, l, _ := restart(t, o)
 	if !p.SnapshotDue(1) {
 		t.Error("after a restart none is due")
 	}
