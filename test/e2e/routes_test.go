@@ -80,10 +80,10 @@ func TestSinkDown(t *testing.T) {
 // bounded for all of them together, not for each: lists as well as queues.
 func TestManyBlockedFlows(t *testing.T) {
 	const (
-		flows   = 40
-		objects = 60
+		flows   = 300
+		objects = 30
 		size    = 32 << 10
-		bound   = 112 << 20 // 64 MiB of queued events, the pages of lists, and what Go's collector leaves
+		bound   = 256 << 20 // 64 MiB of queued events, what waits for room, what HTTP holds, and what Go's collector leaves
 	)
 	w := newWorld(t)
 	w.kind.create(t)

@@ -562,6 +562,8 @@ func loseCRDUnseen(ctx context.Context, w *world) (string, error) {
 func changeVersion(ctx context.Context, w *world) (string, error) {
 	k := w.kinds[2]
 	version := k.versions[w.random.IntN(len(k.versions))]
-	w.loses() // the API server builds its storage anew
+	// The API server builds its storage anew when it hears of it, and a watch on
+	// what was before ends later still.
+	w.goesOnLosing(15 * time.Second)
 	return "to " + version, k.serve(ctx, version)
 }

@@ -186,7 +186,7 @@ func (w *world) recovered(ctx context.Context) (time.Duration, error) {
 	if w.listed == 0 {
 		w.listed = now
 	}
-	w.lossy, w.caughtUp = false, now
+	w.lossy, w.caughtUp = time.Now().Before(w.losing), now
 	return time.Since(began), nil
 }
 

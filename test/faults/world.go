@@ -76,10 +76,11 @@ type world struct {
 
 	mu       sync.Mutex
 	windows  []oracle.Window
-	caughtUp int64 // the revision up to which everything had been delivered once
-	lossy    bool  // since then something happened that loses versions
-	started  int64 // before the routes were active
-	listed   int64 // when every flow had made its first list; 0: not yet
+	caughtUp int64     // the revision up to which everything had been delivered once
+	lossy    bool      // since then something happened that loses versions
+	losing   time.Time // until then it may go on
+	started  int64     // before the routes were active
+	listed   int64     // when every flow had made its first list; 0: not yet
 
 	closers []func() error
 }
@@ -226,6 +227,13 @@ func (w *world) loses() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lossy = true
+}
+
+// goesOnLosing says that this may go on for a while behind the scenes.
+func (w *world) goesOnLosing(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lossy, w.losing = true, time.Now().Add(d)
 }
 
 // config writes a bridge's configuration.
