@@ -91,6 +91,10 @@ bench-nats: ## Measure the ways to write events to JetStream, on one server and 
 soak: servers ## Break a bridge and all around it, FAULTS (1000) times, from SEED
 	@go -C test run ./cmd/soak -faults $(FAULTS) $(if $(SEED),-seed $(SEED))
 
+.PHONY: bugs
+bugs: servers ## Show that the fault suite catches every bug that is built in for it (some minutes)
+	CRBRIDGE_BUGS=all go -C test test -timeout $(E2E_TIMEOUT) -v -count=1 -run TestBugsAreCaught ./faults
+
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark once and small, to see that it still runs
 	go test -run '^$$' -bench . -benchtime 1x ./...

@@ -36,6 +36,7 @@ const patience = 60 * time.Second
 type config struct {
 	kubeconfig string
 	body       string // routes and sinks
+	env        []string
 }
 
 // startBridge runs the bridge until the test ends.
@@ -60,6 +61,7 @@ func newBridge(t *testing.T, c config) *bridge {
 	b.Process = process.New(process.Command{
 		Name: "bridge", Path: bridgePath,
 		Args:    []string{"run", "--config", path, "--kubeconfig", c.kubeconfig},
+		Env:     c.env,
 		LogFile: filepath.Join(t.ArtifactDir(), "bridge.log"),
 		Ready: func(ctx context.Context) error {
 			_, _, err := get(ctx, b.health+"/healthz")

@@ -20,6 +20,7 @@ import (
 // CRD and by one that does not, also with the sink down and when the bridge is
 // killed again before it could tell.
 func TestCRDGoneWhileDown(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const objects = 30
 	for _, test := range []struct {
 		why                  string
@@ -32,6 +33,7 @@ func TestCRDGoneWhileDown(t *testing.T) {
 		{"and it is back with another object", false, false, true},
 	} {
 		t.Run(test.why, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.kind.create(t)
 			w.kind.fill(t, objects)
@@ -103,6 +105,7 @@ func TestCRDGoneWhileDown(t *testing.T) {
 // when that comes back it is said to be there, until a resync tells of it.
 func TestCRDRemovedByForce(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)
@@ -180,6 +183,7 @@ func TestCRDRemovedByForce(t *testing.T) {
 // scope ends the objects of the one that it was.
 func TestScopeChangesWhileDown(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

@@ -19,6 +19,7 @@ import (
 // twice, and what has changed meanwhile is.
 func TestRoutesThatReturn(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	route := func(crd, more string) string {
 		return fmt.Sprintf("  - {name: test, crds: [%q], sinks: [main]%s}\n", crd, more)
 	}
@@ -64,6 +65,7 @@ func TestRoutesThatReturn(t *testing.T) {
 		},
 	} {
 		t.Run(test.why, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.kind.create(t)
 			b := w.bridge(t, test.first(w))
@@ -114,6 +116,7 @@ func TestRoutesThatReturn(t *testing.T) {
 // what the bridge cannot know to have arrived, and no end is missed.
 func TestStateSink(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	other := controlplane.NATSForTest(t, controlplane.NATSOptions{})

@@ -355,11 +355,13 @@ func TestFlappingCRD(t *testing.T) {
 	if raceEnabled {
 		cycles = 20 // the race detector is after the order of things, not their number
 	}
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	// The heap is compared between garbage collections. One for each tenth
 	// that is added keeps the garbage small beside what is live.
-	t.Setenv("GOGC", "10")
-	b := w.bridge(t)
+	b := startBridge(t, config{
+		kubeconfig: w.cp.AdminKubeconfig(), body: "routes:\n" + w.kind.route("test") + natsConfig(w.nats), env: []string{"GOGC=10"},
+	})
 	objects := 0
 	cycle := func(i int) {
 		w.kind.create(t)

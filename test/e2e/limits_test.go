@@ -149,6 +149,7 @@ func TestStreamRecreated(t *testing.T) {
 // was down for longer than the stream remembers says so.
 func TestRetention(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	const maxAge = 5 * time.Second
 	w := newWorld(t)
 	w.kind.create(t)
@@ -182,6 +183,7 @@ func TestRetention(t *testing.T) {
 // TestDownForLongerThanTheStreamRemembers is what its name says.
 func TestDownForLongerThanTheStreamRemembers(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	_, err := w.stream.js.CreateStream(t.Context(), jetstream.StreamConfig{
@@ -216,6 +218,7 @@ func TestDownForLongerThanTheStreamRemembers(t *testing.T) {
 // before what was delivered, says which command goes on, and goes on with it.
 func TestEtcdRestored(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newOwnWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

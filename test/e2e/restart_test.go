@@ -154,6 +154,7 @@ func TestRestartUnderLoad(t *testing.T) {
 // it does not.
 func TestChangesWhileDown(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	kill := func(t *testing.T, b *bridge) { t.Helper(); b.Kill() }
 	stop := func(t *testing.T, b *bridge) {
 		t.Helper()
@@ -198,6 +199,7 @@ func TestChangesWhileDown(t *testing.T) {
 		},
 	} {
 		t.Run(test.why, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			if test.compacted {
 				w = newOwnWorld(t)

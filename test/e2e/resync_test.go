@@ -105,6 +105,7 @@ func TestResync(t *testing.T) {
 // TestResyncRefused shows what is said to a person who asks for what there is not.
 func TestResyncRefused(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	for _, test := range []struct {
 		why    string

@@ -80,10 +80,13 @@ func TestSinkDown(t *testing.T) {
 // bounded for all of them together, not for each: lists as well as queues.
 func TestManyBlockedFlows(t *testing.T) {
 	const (
-		flows   = 300
+		flows   = 300 // of one CRD, so that the API server is not what is tested
 		objects = 30
 		size    = 32 << 10
-		bound   = 256 << 20 // 64 MiB of queued events, what waits for room, what HTTP holds, and what Go's collector leaves
+		// 64 MiB of queued events; for each flow what HTTP holds of its watch, the
+		// object that waits for room, and the decoder's buffers; and as much again
+		// until Go's collector comes by.
+		bound = 2 * (64<<20 + flows*512<<10)
 	)
 	w := newWorld(t)
 	w.kind.create(t)

@@ -29,8 +29,10 @@ func (b *bridge) endsFenced(t *testing.T, crd string) {
 // takes over, and the first ends and says so, also where nothing happens that
 // it would have to tell.
 func TestTakeover(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	for _, load := range []bool{false, true} {
 		t.Run(fmt.Sprintf("load %t", load), func(t *testing.T) {
+			t.Parallel()
 			const objects = 50
 			w := newWorld(t)
 			w.kind.create(t)
@@ -65,6 +67,7 @@ func TestTakeover(t *testing.T) {
 // is refused, and it ends. The stream would not know its events again, as it
 // forgets ids at once.
 func TestPausedLeader(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const objects = 100
 	w := newWorld(t)
 	w.kind.create(t)
@@ -98,7 +101,7 @@ func TestPausedLeader(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the bridge that lost its lease is still there")
 	}
-	if log := first.log(t); first.ExitCode() != 1 || !strings.Contains(log, "level=ERROR") {
+	if log := first.log(t); first.ExitCode() != 1 || !strings.Contains(log, "\nbridge: ") {
 		t.Errorf("the bridge that lost its lease ends with status %d and the log:\n%s", first.ExitCode(), log)
 	}
 	at = changes.Load()
