@@ -167,6 +167,10 @@ func (t *Tap) atEnd(ctx context.Context) error {
 // there are is recorded. It needs mu, which keeps what the consumer has
 // delivered from being recorded meanwhile: then the count would not match.
 func (t *Tap) nothingLeft(ctx context.Context, stream jetstream.Stream, g *tapped, last uint64) error {
+	// The server counts what is pending a moment after it has stored it.
+	if _, err := stream.GetMsg(ctx, last); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return errors.Join(fmt.Errorf("message %d is not recorded yet", last), err)
+	}
 	consumer, err := stream.Consumer(ctx, t.consumer)
 	if err != nil {
 		t.renew()
