@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -72,53 +73,81 @@ Flags:
                       bridge runs in, then $KUBECONFIG, then ~/.kube/config
 `
 
+// options are the flags of all commands.
+type options struct {
+	config, kubeconfig, route string
+}
+
+// command is what the bridge can be told to do.
+type command struct {
+	name  string
+	flags func(*flag.FlagSet, *options)
+	// plain: it needs no configuration.
+	plain bool
+	run   func(ctx context.Context, o options, environ []string, stdout, stderr io.Writer) error
+}
+
+func kubeconfigFlag(f *flag.FlagSet, o *options) { f.StringVar(&o.kubeconfig, "kubeconfig", "", "") }
+
+func commands() []command {
+	return []command{
+		{name: "run", flags: kubeconfigFlag, run: func(ctx context.Context, o options, environ []string, _, stderr io.Writer) error {
+			return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
+		}},
+		{name: "validate", run: validate},
+		{name: "resync", flags: func(f *flag.FlagSet, o *options) {
+			f.StringVar(&o.route, "route", "", "")
+		}, run: resync},
+		{name: "version", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
+			printVersion(stdout)
+			return nil
+		}},
+		{name: "help", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
+			fmt.Fprint(stdout, usage)
+			return nil
+		}},
+	}
+}
+
 // run is the program: what it is told, with its surroundings passed in.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	command := "run"
+	name := "run"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		command, args = args[0], args[1:]
+		name, args = args[0], args[1:]
 	}
-	var o struct{ config, kubeconfig, route string }
-	flags := flag.NewFlagSet("bridge "+command, flag.ContinueOnError)
+	all := commands()
+	i := slices.IndexFunc(all, func(c command) bool { return c.name == name })
+	if i < 0 {
+		var names []string
+		for _, c := range all {
+			names = append(names, c.name)
+		}
+		return usageError{fmt.Errorf("bridge: there is no command %q; commands are %s (see bridge help)", name, strings.Join(names, ", "))}
+	}
+	c := all[i]
+	var o options
+	flags := flag.NewFlagSet("bridge "+name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.config, "config", "", "")
-	switch command {
-	case "run":
-		flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
-	case "validate":
-	case "resync":
-		flags.StringVar(&o.route, "route", "", "")
-	case "version":
-		printVersion(stdout)
-		return nil
-	case "help":
-		fmt.Fprint(stdout, usage)
-		return nil
-	default:
-		return usageError{fmt.Errorf("bridge: there is no command %q; commands are run, validate, resync, version (see bridge help)", command)}
+	if !c.plain {
+		flags.StringVar(&o.config, "config", "", "")
+	}
+	if c.flags != nil {
+		c.flags(flags, &o)
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			fmt.Fprint(stdout, usage)
 			return nil
 		}
-		return usageError{fmt.Errorf("bridge %s: %w (see bridge help)", command, err)}
+		return usageError{fmt.Errorf("bridge %s: %w (see bridge help)", name, err)}
 	}
 	if flags.NArg() > 0 {
-		return usageError{fmt.Errorf("bridge %s: unexpected argument %q (see bridge help)", command, flags.Arg(0))}
+		return usageError{fmt.Errorf("bridge %s: unexpected argument %q (see bridge help)", name, flags.Arg(0))}
 	}
-	if o.config == "" {
-		return usageError{fmt.Errorf("bridge %s: --config FILE is required", command)}
+	if o.config == "" && !c.plain {
+		return usageError{fmt.Errorf("bridge %s: --config FILE is required", name)}
 	}
-	switch {
-	case command == "validate":
-		return validate(o.config, environ, stdout, stderr)
-	case command == "resync" && o.route == "":
-		return usageError{errors.New("bridge resync: --route R is required")}
-	case command == "resync":
-		return resync(ctx, o.config, o.route, environ, stdout)
-	}
-	return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
+	return c.run(ctx, o, environ, stdout, stderr)
 }
 
 func printVersion(w io.Writer) {

@@ -23,7 +23,11 @@ const resyncTimeout = 30 * time.Second
 // present state of its objects again. The request is stored where the flows
 // keep their ledgers: so it reaches the one bridge that leads, wherever it
 // runs, and outlives its restart.
-func resync(ctx context.Context, path, route string, environ []string, stdout io.Writer) (err error) {
+func resync(ctx context.Context, o options, environ []string, stdout, _ io.Writer) (err error) {
+	path, route := o.config, o.route
+	if route == "" {
+		return usageError{errors.New("bridge resync: --route R is required")}
+	}
 	c, err := loadConfig(path, environ)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,15 +10,15 @@ import (
 )
 
 // validate checks the configuration file; its error has a line for each problem.
-func validate(path string, environ []string, stdout, stderr io.Writer) error {
-	c, err := loadConfig(path, environ)
+func validate(_ context.Context, o options, environ []string, stdout, stderr io.Writer) error {
+	c, err := loadConfig(o.config, environ)
 	if err != nil {
 		return err
 	}
 	for _, warning := range c.Warnings() {
 		fmt.Fprintln(stderr, "warning:", warning)
 	}
-	fmt.Fprintf(stdout, "%s: ok\n", path)
+	fmt.Fprintf(stdout, "%s: ok\n", o.config)
 	return nil
 }
 
