@@ -65,6 +65,9 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	if cluster.History, err = sources.NewHistory(cluster); err != nil {
 		return nil, err
 	}
+	if cluster.Presence, err = sources.NewPresence(cluster); err != nil {
+		return nil, err
+	}
 	open, err := openSinks(ctx, c, registry, log)
 	if err != nil {
 		return nil, err
@@ -78,7 +81,7 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	}
 	memory := flow.NewMemory(queued)
 	registry.MustRegister(memory)
-	supervisor := lifecycle.NewSupervisor(lifecycle.Options{
+	supervisor, err := lifecycle.NewSupervisor(lifecycle.Options{
 		Routes: c.Routes, Sinks: open, State: c.State.Sink, Elected: c.LeaderElection.Enabled, Grace: grace,
 		Backoff: lifecycle.DefaultBackoff(), Log: log,
 		Flows: flow.Environment{
@@ -86,6 +89,9 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 			Metrics: flow.NewMetrics(registry), Log: log,
 		},
 	})
+	if err != nil {
+		return nil, errors.Join(err, b.close(ctx))
+	}
 	registry.MustRegister(supervisor)
 	if err := supervisor.SetupWithManager(b.manager); err != nil {
 		return nil, errors.Join(err, b.close(ctx))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +57,7 @@ type badRow struct {
 }
 
 func TestBad(t *testing.T) {
-	for _, row := range badRows {
+	for _, row := range slices.Concat(badRows, badRules) {
 		t.Run(row.reason, func(t *testing.T) {
 			_, err := load("f", []byte(row.content), row.environ)
 			if err == nil {

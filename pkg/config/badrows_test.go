@@ -453,17 +453,16 @@ var badRows = []badRow{
 		want:    `f:6:12: routes[0].version: "1.0.0": not the name of a version; write it as in v1 or v1beta1`,
 	},
 	{
-		reason:  "types of events that are none; deselected needs a selector, which there is not",
+		reason:  "types of events that are none",
 		content: route("events: [deleted, deselected, create, Deleted, '']\n"),
-		want: `f:6:21: routes[0].events[1]: "deselected": write existing, created, updated or deleted` + "\n" +
-			`f:6:33: routes[0].events[2]: "create": write existing, created, updated or deleted` + "\n" +
-			`f:6:41: routes[0].events[3]: "Deleted": write existing, created, updated or deleted` + "\n" +
-			`f:6:50: routes[0].events[4]: "": write existing, created, updated or deleted`,
+		want: `f:6:33: routes[0].events[2]: "create": write existing, created, updated, deleted or deselected` + "\n" +
+			`f:6:41: routes[0].events[3]: "Deleted": write existing, created, updated, deleted or deselected` + "\n" +
+			`f:6:50: routes[0].events[4]: "": write existing, created, updated, deleted or deselected`,
 	},
 	{
 		reason:  "the CloudEvents type is not what is written here",
 		content: route("events: [dev.crbridge.resource.created.v1]\n"),
-		want:    `f:6:12: routes[0].events[0]: "dev.crbridge.resource.created.v1": write existing, created, updated or deleted`,
+		want:    `f:6:12: routes[0].events[0]: "dev.crbridge.resource.created.v1": write existing, created, updated, deleted or deselected`,
 	},
 	{
 		reason:  "a type of events twice",
@@ -484,7 +483,7 @@ var badRows = []badRow{
 		reason:  "types that are not understood are not called empty or twice",
 		content: route("events: [~, '', true]\n"),
 		want: "f:6:12: routes[0].events[0]: null: not a string" + "\n" +
-			`f:6:15: routes[0].events[1]: "": write existing, created, updated or deleted` + "\n" +
+			`f:6:15: routes[0].events[1]: "": write existing, created, updated, deleted or deselected` + "\n" +
 			`f:6:19: routes[0].events[2]: true: not a string; write it in quotes, as in "true"`,
 	},
 	{
@@ -760,7 +759,7 @@ routes:
   - name: Orders
     crds: [orders]
     sinks: [other]
-    when: "true"
+    where: "true"
 sinks:
   main:
     nats: {url: nats://u:p@h, mode: 5}
@@ -770,7 +769,7 @@ sinks:
 			`f:3:11: routes[0].name: "Orders": not a DNS-1123 label; write at most 63 of a-z, 0-9 and -, with a letter or digit first and last` + "\n" +
 			`f:4:12: routes[0].crds[0]: "orders": not a CRD name; write <plural>.<group>, "*.<group>" or "*"` + "\n" +
 			`f:5:13: routes[0].sinks[0]: "other": no such sink; there are: main` + "\n" +
-			"f:6:5: routes[0].when: no such key; keys here: name, crds, excludeCRDs, version, events, sinks" + "\n" +
+			"f:6:5: routes[0].where: no such key; did you mean when?" + "\n" +
 			"f:9:17: sinks.main.nats.url: a user, password or token in the URL; secrets are never inline: name their files in auth" + "\n" +
 			`f:9:37: sinks.main.nats.mode: 5: not a string; write it in quotes, as in "5"`,
 	},

@@ -117,12 +117,69 @@ type Route struct {
 	// Version is the served version to watch, such as v1beta1. Default: the
 	// CRD's storage version if it is served, else the newest that is.
 	Version string `koanf:"version"`
+	// Namespaces whose objects take the route, by name; a Role in each is
+	// enough. Default: all namespaces.
+	Namespaces []string `koanf:"namespaces"`
+	// LabelSelector selects objects by their labels, as kubectl's -l does. The
+	// API server evaluates it. Default: all objects.
+	LabelSelector string `koanf:"labelSelector"`
+	// FieldSelector selects objects by fields, as kubectl's --field-selector
+	// does: metadata.name, metadata.namespace, and those that the CRD's
+	// version lists as selectableFields. Default: all objects.
+	FieldSelector string `koanf:"fieldSelector"`
 	// Events are the types of events that are sent. At least one, each once.
 	// Default: all of events.Types.
 	Events []events.Type `koanf:"events"`
+	// When is a CEL expression over type, object and oldObject: an event is
+	// sent if it is true, or fails. Those that end what was sent of an object
+	// (deleted, deselected) are sent exactly if anything was. Default: always.
+	When string `koanf:"when"`
+	// Changes says which updates are not worth an event.
+	Changes Changes `koanf:"changes"`
+	// Payload says what of an object its events carry.
+	Payload Payload `koanf:"payload"`
 	// Sinks are the names of the sinks to deliver to. At least one, each once.
 	Sinks []string `koanf:"sinks"`
 }
+
+// Changes says which updates are sent: those that touch something else than
+// what is named here.
+type Changes struct {
+	// SpecOnly leaves out updates that touch nothing but metadata and status.
+	// Default: false.
+	SpecOnly bool `koanf:"specOnly"`
+	// Ignore leaves out updates that touch nothing but these field paths,
+	// metadata.resourceVersion and metadata.managedFields. Default: none;
+	// every update is sent.
+	Ignore []string `koanf:"ignore"`
+}
+
+// Payload says what of an object its events carry.
+type Payload struct {
+	// Content is object, the object itself; metadata, its apiVersion, kind and
+	// metadata; or change, the object, the one before it and the JSON Patch
+	// (RFC 6902) between them. Default: object.
+	Content Content `koanf:"content"`
+	// Drop are field paths that are left out, besides metadata.managedFields
+	// and the annotation kubectl.kubernetes.io/last-applied-configuration.
+	// Default: none.
+	Drop []string `koanf:"drop"`
+	// Keep are those of these two that are not left out. Default: none.
+	Keep []string `koanf:"keep"`
+	// Redact are field paths whose value becomes "[redacted]" before anything
+	// is done with the object. Default: none.
+	Redact []string `koanf:"redact"`
+}
+
+// Content is what an event's data is made of.
+type Content string
+
+// The contents.
+const (
+	ContentObject   Content = "object"
+	ContentMetadata Content = "metadata"
+	ContentChange   Content = "change"
+)
 
 // Selects tells whether the objects of the CRD with this name take the route.
 func (r *Route) Selects(crdName string) bool {

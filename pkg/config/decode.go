@@ -184,7 +184,7 @@ func in(p path, message string) string {
 	return string(p) + ": " + message
 }
 
-func originOf(n *yaml.Node) origin { return origin{line: n.Line, column: n.Column} }
+func originOf(n *yaml.Node) origin { return origin{line: n.Line, column: n.Column, style: n.Style} }
 
 func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"

@@ -19,7 +19,7 @@ func Default() Config {
 
 // DefaultRoute is what holds for a route.
 func DefaultRoute() Route {
-	return Route{Events: events.Types()}
+	return Route{Events: events.Types(), Payload: Payload{Content: ContentObject}}
 }
 
 // DefaultNATS is what holds for a sink of this kind.

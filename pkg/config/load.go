@@ -24,7 +24,7 @@ func Load(path string, environ []string) (*Config, error) {
 }
 
 func load(file string, content []byte, environ []string) (*Config, error) {
-	r := newReport(file)
+	r := newReport(file, content)
 	root, ok := parse(content, r)
 	if !ok {
 		return nil, r.err()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,14 +29,14 @@ func loaded(t *testing.T, content string, environ ...string) *Config {
 }
 
 func allEvents() []events.Type {
-	return []events.Type{"existing", "created", "updated", "deleted"}
+	return []events.Type{events.Existing, events.Created, events.Updated, events.Deleted, events.Deselected}
 }
 
 // goodConfig is the constant good, loaded.
 func goodConfig() *Config {
 	c := Default()
 	c.Cluster = "demo"
-	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Events: allEvents(), Sinks: []string{"main"}}}
+	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Events: allEvents(), Payload: Payload{Content: ContentObject}, Sinks: []string{"main"}}}
 	nats := DefaultNATS()
 	nats.URLs = URLs{"nats://nats:4222"}
 	c.Sinks = map[string]Sink{"main": {NATS: &nats}}
@@ -83,7 +84,7 @@ func TestLoad(t *testing.T) {
 			"- {name: all, crds: ['*'], sinks: [main]}\n" + goodSinks, nil,
 			func(c *Config) {
 				c.Routes[0].Events = []events.Type{events.Updated}
-				c.Routes = append(c.Routes, Route{Name: "all", CRDs: []CRDPattern{"*"}, Events: allEvents(), Sinks: []string{"main"}})
+				c.Routes = append(c.Routes, Route{Name: "all", CRDs: []CRDPattern{"*"}, Events: allEvents(), Payload: Payload{Content: ContentObject}, Sinks: []string{"main"}})
 			}},
 		{"a list of urls", strings.Replace(good, "'nats://nats:4222'", "[nats://a, 'tls://b:4223']", 1), nil,
 			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://a", "tls://b:4223"} }},
@@ -226,6 +227,8 @@ func TestExampleHasTheDefaults(t *testing.T) {
 	want.Cluster = "demo"
 	want.Routes = []Route{{
 		Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, ExcludeCRDs: []CRDPattern{}, Events: allEvents(), Sinks: []string{"main"},
+		Namespaces: []string{}, Changes: Changes{Ignore: []string{}},
+		Payload: Payload{Content: ContentObject, Drop: []string{}, Keep: []string{}, Redact: []string{}},
 	}}
 	want.Sinks = map[string]Sink{"main": {NATS: &nats}}
 	if diff := cmp.Diff(&want, got); diff != "" {
@@ -246,7 +249,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	if err := yaml.Unmarshal(whole, root); err != nil {
 		t.Fatalf("with its commented keys: %v", err)
 	}
-	r := newReport(exampleFile)
+	r := newReport(exampleFile, whole)
 	decoder{report: r}.document(root.Content[0])
 	if err := r.err(); err != nil {
 		t.Errorf("with its commented keys:\n%v", err)
@@ -291,7 +294,7 @@ func TestEveryFieldHasItsKey(t *testing.T) {
 var lineBreak = regexp.MustCompile("[\n\r\u0085\u2028\u2029]")
 
 func FuzzLoad(f *testing.F) {
-	for _, row := range badRows {
+	for _, row := range slices.Concat(badRows, badRules) {
 		f.Add([]byte(row.content), strings.Join(row.environ, "\n"))
 	}
 	example, err := os.ReadFile(exampleFile)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -53,8 +54,13 @@ func (p CRDPattern) valid() bool {
 		len(p) <= validation.DNS1123SubdomainMaxLength
 }
 
-// overlap tells whether there can be a CRD that both routes select.
+// overlap tells whether there can be an object that both routes select, going
+// by CRDs and namespaces.
 func overlap(a, b *Route) bool {
+	if len(a.Namespaces) > 0 && len(b.Namespaces) > 0 &&
+		!slices.ContainsFunc(a.Namespaces, func(namespace string) bool { return slices.Contains(b.Namespaces, namespace) }) {
+		return false
+	}
 	for _, p := range a.CRDs {
 		for _, q := range b.CRDs {
 			// Two patterns that share a CRD are one within the other.

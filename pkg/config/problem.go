@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Problem is one thing that is wrong with a configuration.
@@ -47,7 +49,8 @@ func (e *Error) Error() string {
 // origin is where a key or a value was written.
 type origin struct {
 	line, column int
-	variable     string // set for what comes from the environment
+	variable     string     // set for what comes from the environment
+	style        yaml.Style // of a value that is a string
 }
 
 // report gathers the problems of one load, and knows the places of what was
@@ -58,11 +61,13 @@ type report struct {
 	keys     map[path]origin // of keys in the file
 	faulty   map[path]bool   // what has a problem that makes its content unknown
 	problems []Problem
+	lines    []string // of the file
 }
 
-func newReport(file string) *report {
+func newReport(file string, content []byte) *report {
 	return &report{
 		file:   file,
+		lines:  strings.Split(strings.ReplaceAll(string(content), "\r\n", "\n"), "\n"),
 		values: map[path]origin{},
 		keys:   map[path]origin{},
 		faulty: map[path]bool{},

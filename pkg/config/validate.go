@@ -107,6 +107,7 @@ func validateRoutes(c *Config, r *report) {
 			r.value(at.key("version"), "%s: not the name of a version; write it as in v1 or v1beta1", quote(v))
 		}
 		validateEvents(route.Events, at.key("events"), r)
+		validateRules(route, at, r)
 		validateRouteSinks(c, route, at.key("sinks"), r)
 	}
 }

@@ -19,7 +19,7 @@ func BenchmarkNew(b *testing.B) {
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					e, err := events.New(orders, c)
+					e, err := events.New(orders, nil, c)
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -1,8 +1,6 @@
 package events
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,10 +25,13 @@ const (
 	Updated Type = "updated"
 	// Deleted: the object is gone.
 	Deleted Type = "deleted"
+	// Deselected: the object is still there, and no longer what the route
+	// selects.
+	Deselected Type = "deselected"
 )
 
 // Types are all the types of events that there are.
-func Types() []Type { return []Type{Existing, Created, Updated, Deleted} }
+func Types() []Type { return []Type{Existing, Created, Updated, Deleted, Deselected} }
 
 // Set is a set of types. Sets can be compared.
 type Set uint8
@@ -81,6 +82,9 @@ const (
 	ExtSequence        = "sequence"
 	ExtInferred        = "inferred"
 	ExtCoalesced       = "coalesced"
+	// ExtOversize is true where the object was too large for the sink: the data
+	// is its metadata alone, or less. Absent otherwise.
+	ExtOversize = "oversize"
 )
 
 // Origin is what all events of one flow have in common: where the objects
@@ -111,9 +115,11 @@ type Change struct {
 	Name            string
 	UID             string
 	ResourceVersion uint64
-	// Object is the object's content; nil for a deletion of which nothing but
-	// the object's identity is known. It is read, never changed or kept.
-	Object map[string]any
+	// Object is the object's content, as Payload.Visible gives it; nil for an
+	// end of which nothing but the object's identity is known. Old is what it
+	// was like before; nil where that is not known. Both are read, never
+	// changed or kept.
+	Object, Old map[string]any
 	// Inferred marks a deletion that was deduced from the object's absence.
 	Inferred bool
 	// Coalesced marks an update that may stand for several versions.
@@ -121,6 +127,11 @@ type Change struct {
 	// Resync is the number of the requested resync that tells of the object
 	// once more; 0 where it is none.
 	Resync uint64
+	// Listed is the resource version of the list that showed the object, where
+	// the route's changed selection brings up one that has not changed itself;
+	// 0 otherwise. It is the event's sequence then, as the object may have been
+	// told to be deselected since it changed last.
+	Listed uint64
 	// Observed is when the bridge learnt of the change.
 	Observed time.Time
 }
@@ -129,6 +140,13 @@ type Change struct {
 type Event struct {
 	event.Event
 	Fields Fields
+	// Digest stands for what counts of the object's version as a change, where
+	// the route leaves out updates that are none; zero otherwise. It is no
+	// part of the CloudEvent.
+	Digest [16]byte
+
+	content Content
+	shrunk  int // how often Shrink has looked for something to leave out
 }
 
 // Size is about how many bytes the event takes in memory and on the wire:
@@ -138,9 +156,13 @@ func (e *Event) Size() int {
 	return len(e.DataEncoded) + attributes
 }
 
-// New makes the event for a change. It fails only for a change that cannot be
-// written as a valid CloudEvent, such as one without a uid.
-func New(o Origin, c Change) (Event, error) {
+// New makes the event for a change; a nil payload carries the object. It fails
+// only for a change that cannot be written as a valid CloudEvent, such as one
+// without a uid.
+func New(o Origin, p *Payload, c Change) (Event, error) {
+	if p == nil {
+		p = defaultPayload
+	}
 	subject := c.Name
 	if c.Namespace != "" {
 		subject = c.Namespace + "/" + c.Name
@@ -148,7 +170,7 @@ func New(o Origin, c Change) (Event, error) {
 	if err := checkIdentity(o, c); err != nil {
 		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
 	}
-	data, err := encode(o, c)
+	data, err := p.data(o, c)
 	if err != nil {
 		return Event{}, fmt.Errorf("%s %s: data: %w", o.Resource, subject, err)
 	}
@@ -161,7 +183,7 @@ func New(o Origin, c Change) (Event, error) {
 		ExtResourceVersion: version,
 		ExtRoute:           o.Route,
 		ExtPartitionKey:    subject,
-		ExtSequence:        fmt.Sprintf("%020d", c.ResourceVersion),
+		ExtSequence:        fmt.Sprintf("%020d", max(c.ResourceVersion, c.Listed)),
 	}
 	if o.Namespaced {
 		extensions[ExtNamespace] = c.Namespace
@@ -194,6 +216,7 @@ func New(o Origin, c Change) (Event, error) {
 			Cluster: o.Cluster, Group: o.Group, Version: o.Version, Kind: o.Kind, Resource: o.Resource,
 			Namespace: c.Namespace, Name: c.Name, Event: string(c.Type), Route: o.Route,
 		},
+		content: p.content,
 	}
 	if err := e.Validate(); err != nil {
 		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
@@ -217,8 +240,14 @@ func checkIdentity(o Origin, c Change) error {
 	return nil
 }
 
-// ResyncSuffix and the number of a requested resync end the ids of its events.
-const ResyncSuffix = ".r"
+const (
+	// ResyncSuffix and the number of a requested resync end the ids of its events.
+	ResyncSuffix = ".r"
+	// SelectedSuffix and the resource version of the list end the ids of events
+	// that tell of an object which has not changed, because the route's
+	// selection has.
+	SelectedSuffix = ".s"
+)
 
 // id is the same for the same change, whoever observes it and however often.
 // An object dies once, so its deletion needs no version.
@@ -230,65 +259,8 @@ func id(o Origin, c Change, version string) string {
 	if c.Resync != 0 {
 		id += ResyncSuffix + strconv.FormatUint(c.Resync, 10)
 	}
+	if c.Listed != 0 {
+		id += SelectedSuffix + strconv.FormatUint(c.Listed, 10)
+	}
 	return id
-}
-
-// encode writes the object's content as JSON, or its identity where nothing
-// else of it is known.
-func encode(o Origin, c Change) ([]byte, error) {
-	content := c.Object
-	if content == nil {
-		metadata := map[string]any{"name": c.Name, "uid": c.UID}
-		if o.Namespaced {
-			metadata["namespace"] = c.Namespace
-		}
-		content = map[string]any{"apiVersion": o.APIVersion(), "kind": o.Kind, "metadata": metadata}
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // the data is the object's JSON, not a web page
-	if err := enc.Encode(withoutBookkeeping(content)); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// LastAppliedAnnotation is where kubectl apply keeps a copy of the object.
-const LastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
-
-// withoutBookkeeping is the object without what tools keep in it for
-// themselves: metadata.managedFields and the last-applied annotation. The
-// given object stays as it is; what is not changed is shared with it.
-func withoutBookkeeping(object map[string]any) map[string]any {
-	metadata, ok := object["metadata"].(map[string]any)
-	if !ok {
-		return object
-	}
-	annotations, _ := metadata["annotations"].(map[string]any)
-	_, applied := annotations[LastAppliedAnnotation]
-	_, managed := metadata["managedFields"]
-	if !applied && !managed {
-		return object
-	}
-	metadata = copyWithout(metadata, "managedFields")
-	if applied {
-		if annotations = copyWithout(annotations, LastAppliedAnnotation); len(annotations) > 0 {
-			metadata["annotations"] = annotations
-		} else {
-			delete(metadata, "annotations")
-		}
-	}
-	object = copyWithout(object, "metadata")
-	object["metadata"] = metadata
-	return object
-}
-
-func copyWithout(m map[string]any, key string) map[string]any {
-	c := make(map[string]any, len(m))
-	for k, v := range m {
-		if k != key {
-			c[k] = v
-		}
-	}
-	return c
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
@@ -211,7 +212,7 @@ func TestNew(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := events.New(row.origin, row.change)
+			e, err := events.New(row.origin, nil, row.change)
 			if err != nil {
 				t.Fatalf("%s: %v", row.reason, err)
 			}
@@ -235,11 +236,11 @@ func TestNew(t *testing.T) {
 			if e.Size() < len(e.DataEncoded) {
 				t.Errorf("size %d is less than that of the data, %d", e.Size(), len(e.DataEncoded))
 			}
-			again, err := events.New(row.origin, row.change)
+			again, err := events.New(row.origin, nil, row.change)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(e, again); diff != "" {
+			if diff := cmp.Diff(e, again, cmpopts.IgnoreUnexported(events.Event{})); diff != "" {
 				t.Errorf("the same change made another event (-first +second):\n%s", diff)
 			}
 		})
@@ -300,7 +301,7 @@ func TestNewErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := valid
 			row.alter(&c)
-			_, err := events.New(row.origin, c)
+			_, err := events.New(row.origin, nil, c)
 			if got := fmt.Sprint(err); got != row.want {
 				t.Errorf("%s\n got %s\nwant %s", row.reason, got, row.want)
 			}
@@ -397,7 +398,7 @@ func TestNewData(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			object := parse(t, row.object)
 			before := runtime.DeepCopyJSON(object)
-			e, err := events.New(orders, events.Change{
+			e, err := events.New(orders, nil, events.Change{
 				Type: events.Updated, Namespace: "eu", Name: "o-1", UID: "u-1", ResourceVersion: 42,
 				Object: object, Observed: observed,
 			})
@@ -429,7 +430,7 @@ func TestStructuredRoundTrip(t *testing.T) {
 		} {
 			c.Namespace, c.Name, c.UID, c.ResourceVersion = "eu", "o-1", "u-1", math.MaxUint64
 			c.Object, c.Observed = object, observed
-			sent, err := events.New(orders, c)
+			sent, err := events.New(orders, nil, c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -467,7 +468,7 @@ func TestTypes(t *testing.T) {
 	}
 	want := []string{
 		"dev.crbridge.resource.existing.v1", "dev.crbridge.resource.created.v1",
-		"dev.crbridge.resource.updated.v1", "dev.crbridge.resource.deleted.v1",
+		"dev.crbridge.resource.updated.v1", "dev.crbridge.resource.deleted.v1", "dev.crbridge.resource.deselected.v1",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("types of events (-want +got):\n%s", diff)
@@ -498,7 +499,7 @@ func FuzzNew(f *testing.F) {
 			Type: events.Types()[int(kind)%len(events.Types())], Namespace: namespace, Name: name, UID: uid,
 			ResourceVersion: version, Object: object, Inferred: flag, Coalesced: !flag, Observed: observed,
 		}
-		e, err := events.New(origin, c)
+		e, err := events.New(origin, nil, c)
 		if diff := cmp.Diff(before, object); diff != "" {
 			t.Fatalf("New changed the object it was given (-before +after):\n%s", diff)
 		}

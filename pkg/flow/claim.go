@@ -125,18 +125,21 @@ func (r *Run) begin(follow bool) bool {
 		r.series.recreated.Inc()
 	}
 	f.begun = true
-	if f.ledger.selects(r.target.selection()) {
+	if f.ledger.selects(r.target.Rules.selection()) {
 		r.reselected = true
 		r.series.reselected.Inc()
 	}
+	f.ledger.watch(r.target.Rules.namespaces(), r.reselected, r.target.Rules.digestsStay())
+	r.told = f.ledger.newestTold()
 	if n := f.requested.Load(); n > 0 {
 		if !r.resume(n) {
 			return false
 		}
 	}
-	_, listed := f.ledger.resume()
-	r.first = !listed
-	if listed {
+	for _, w := range r.watchers {
+		w.resync, w.reselected = r.resync, r.reselected
+	}
+	if f.ledger.state().Phase == journal.Following {
 		f.condition.setListed()
 	}
 	if state := f.ledger.state(); state.Rewound != 0 {
@@ -164,7 +167,7 @@ func (r *Run) resume(number uint64) bool {
 
 // record makes durable that the run begins, if that is not known already.
 func (r *Run) record() bool {
-	if r.stateNow() == r.flow.state {
+	if r.stateNow().Equal(r.flow.state) {
 		return true
 	}
 	return r.save(r.following)

@@ -9,6 +9,7 @@ import (
 	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 const (
@@ -62,6 +63,9 @@ func (r *Run) deliverBatch(batch []item) []item {
 		if err == nil {
 			break
 		}
+		if r.shrink(toSend, err) {
+			continue
+		}
 		if r.delivering.Err() != nil || !r.again(r.delivering, err, retry) {
 			return batch
 		}
@@ -72,6 +76,26 @@ func (r *Run) deliverBatch(batch []item) []item {
 	}
 	r.flow.condition.setSink(nil)
 	return nil
+}
+
+// shrink makes the first event smaller where that is what the sink wants of it,
+// and tells whether it could. So no event holds up those behind it for its
+// size; its subscribers learn that the object changed, and can ask for it.
+func (r *Run) shrink(toSend []events.Event, err error) bool {
+	large, is := errors.AsType[*sinks.TooLargeError](err)
+	if !is || large.ID != toSend[0].ID() {
+		return false
+	}
+	_, again := toSend[0].Extensions()[events.ExtOversize]
+	if !toSend[0].Shrink() {
+		return false
+	}
+	if !again {
+		r.series.oversize.Inc()
+		r.flow.log.Warn("an event is too large for the sink: its data is the object's metadata alone, or less, and its attribute oversize says so",
+			"object", large.Subject, "id", large.ID, "bytes", large.Size, "limit", large.Limit, "source", large.Source)
+	}
+	return true
 }
 
 // again takes note that the sink refuses something, and waits before it is

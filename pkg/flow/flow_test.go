@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +86,9 @@ func describe(e *events.Event) string {
 			flags += " " + err.Error()
 		}
 	}
+	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
+		flags += " s" + listed
+	}
 	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Extensions()[events.ExtResourceVersion], flags)
 }
 
@@ -97,10 +101,21 @@ func (o *outbox) set(answer func(int) (int, int, error)) {
 // wait waits until just these events are stored, in this order.
 func (o *outbox) wait(t *testing.T, want ...string) {
 	t.Helper()
+	o.waitFor(t, want, func(stored []string) []string { return stored })
+}
+
+// waitSet waits until just these events are stored, in any order.
+func (o *outbox) waitSet(t *testing.T, want ...string) {
+	t.Helper()
+	o.waitFor(t, slices.Sorted(slices.Values(want)), func(stored []string) []string { return slices.Sorted(slices.Values(stored)) })
+}
+
+func (o *outbox) waitFor(t *testing.T, want []string, in func([]string) []string) {
+	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
 		o.mu.Lock()
-		stored := append([]string{}, o.stored...)
+		stored := in(append([]string{}, o.stored...))
 		o.mu.Unlock()
 		if len(stored) >= len(want) {
 			if diff := cmp.Diff(want, stored); diff != "" {
@@ -122,7 +137,9 @@ type harness struct {
 	flow   *Flow
 	out    *outbox
 	target Target
-	from   sources.Start // of the last run's source
+	// from is where the last run's last source began, began where each did.
+	from  sources.Start
+	began map[string]sources.Start
 }
 
 func newHarness(t *testing.T) *harness {
@@ -135,8 +152,18 @@ func newHarness(t *testing.T) *harness {
 		Resource: sources.Resource{
 			Kind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}, Plural: "widgets", Namespaced: true,
 		},
-		CRD: "crd-1", Events: events.NewSet(events.Types()...),
+		CRD: "crd-1", Rules: Everything(),
 	}}
+}
+
+// only are rules that deliver these types of events.
+func only(t *testing.T, types ...events.Type) *Rules {
+	t.Helper()
+	rules, err := NewRules(RuleOptions{Events: types})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules
 }
 
 // start begins a run that follows what the test tells it. Its end is waited
@@ -147,20 +174,46 @@ func (h *harness) start(ctx context.Context) *Run {
 		r.Stop(0)
 		<-r.Done()
 	})
-	follows := make(chan struct{})
-	r.source = func(ctx context.Context, from sources.Start) error {
-		h.from = from
-		close(follows)
+	type start struct {
+		namespace string
+		from      sources.Start
+	}
+	follows := make(chan start, len(r.watchers))
+	r.source = func(ctx context.Context, to *watcher, from sources.Start) error {
+		follows <- start{to.namespace, from}
 		<-ctx.Done()
 		return nil
 	}
+	h.began = map[string]sources.Start{}
 	go r.run(true)
-	select {
-	case <-follows:
-	case <-r.Done():
+	for range r.watchers {
+		select {
+		case s := <-follows:
+			h.from = s.from
+			h.began[s.namespace] = s.from
+		case <-r.Done():
+		}
 	}
 	return r
 }
+
+// What a test tells a run that has one watch.
+
+func (r *Run) ListStarted(ctx context.Context, version string) error {
+	return r.watchers[0].ListStarted(ctx, version)
+}
+func (r *Run) Listed(ctx context.Context, o *unstructured.Unstructured) { r.watchers[0].Listed(ctx, o) }
+func (r *Run) ListFinished(ctx context.Context, version string) {
+	r.watchers[0].ListFinished(ctx, version)
+}
+func (r *Run) Changed(ctx context.Context, o *unstructured.Unstructured) {
+	r.watchers[0].Changed(ctx, o)
+}
+func (r *Run) Deleted(ctx context.Context, o *unstructured.Unstructured) {
+	r.watchers[0].Deleted(ctx, o)
+}
+func (r *Run) Progressed(ctx context.Context, version string) { r.watchers[0].Progressed(ctx, version) }
+func (r *Run) Condition(err error)                            { r.watchers[0].Condition(err) }
 
 // object makes an object; equal letters have equal uids.
 func object(name, incarnation string, version int) *unstructured.Unstructured {
@@ -174,13 +227,18 @@ func object(name, incarnation string, version int) *unstructured.Unstructured {
 
 // list tells the run of a complete list.
 func list(ctx context.Context, r *Run, version int, objects ...*unstructured.Unstructured) {
-	if err := r.ListStarted(ctx, strconv.Itoa(version)); err != nil {
+	listOf(ctx, r.watchers[0], version, objects...)
+}
+
+// listOf tells one of a run's watchers of a complete list.
+func listOf(ctx context.Context, w *watcher, version int, objects ...*unstructured.Unstructured) {
+	if err := w.ListStarted(ctx, strconv.Itoa(version)); err != nil {
 		return
 	}
 	for _, o := range objects {
-		r.Listed(ctx, o)
+		w.Listed(ctx, o)
 	}
-	r.ListFinished(ctx, strconv.Itoa(version))
+	w.ListFinished(ctx, strconv.Itoa(version))
 }
 
 // TestComparison is the heart: what is made of what the API server says, given
@@ -279,7 +337,7 @@ func TestComparison(t *testing.T) {
 			r.Stop(time.Minute)
 			<-r.Done()
 			h.out.wait(t, row.want...)
-			if position, listed := h.flow.ledger.resume(); !listed || position == 0 {
+			if position, listed := h.flow.ledger.resume(allNamespaces); !listed || position == 0 {
 				t.Errorf("after all is durable the position is %d, listed is %v", position, listed)
 			}
 		})
@@ -295,7 +353,7 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	first := h.start(ctx)
 	list(ctx, first, 10, object("a", "", 5))
 	h.out.wait(t, "created ns/a@5")
-	eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
+	eventually(t, func() bool { _, listed := h.flow.ledger.resume(allNamespaces); return listed })
 
 	// The sink stores b and the answer is lost; c it does not store.
 	h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
@@ -306,7 +364,7 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	eventually(t, func() bool { return h.flow.Status().State == Blocked })
 	first.Stop(0)
 	<-first.Done()
-	if position, _ := h.flow.ledger.resume(); position != 10 {
+	if position, _ := h.flow.ledger.resume(allNamespaces); position != 10 {
 		t.Errorf("the position is %d, not that of the last answer, 10", position)
 	}
 	if n := h.flow.Status().Objects; n != 2 {
@@ -323,7 +381,7 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	h.out.wait(t, "created ns/a@5", "created ns/b@11", "created ns/c@12", "deleted ns/a@13")
 	second.Stop(time.Minute)
 	<-second.Done()
-	if position, _ := h.flow.ledger.resume(); position != 13 {
+	if position, _ := h.flow.ledger.resume(allNamespaces); position != 13 {
 		t.Errorf("the position is %d, not 13", position)
 	}
 }
@@ -407,7 +465,7 @@ func TestDrain(t *testing.T) {
 			if h.flow.Holds(20) {
 				t.Error("the supervisor would begin another drain")
 			}
-			if position, listed := h.flow.ledger.resume(); position != 0 || listed {
+			if position, listed := h.flow.ledger.resume(allNamespaces); position != 0 || listed {
 				t.Errorf("the next incarnation would begin at %d, listed is %v", position, listed)
 			}
 		})
@@ -460,7 +518,7 @@ func TestRecreatedCRD(t *testing.T) {
 	<-r.Done()
 	h.target.CRD = "crd-2"
 	r = h.start(ctx)
-	if position, listed := h.flow.ledger.resume(); position != 0 || listed {
+	if position, listed := h.flow.ledger.resume(allNamespaces); position != 0 || listed {
 		t.Fatalf("the new CRD's watch would begin at %d of the old one's history, listed is %v", position, listed)
 	}
 	list(ctx, r, 30, object("a", "2", 25))
@@ -554,7 +612,7 @@ func TestInDoubt(t *testing.T) {
 			h := newHarness(t)
 			first := h.start(ctx)
 			list(ctx, first, 4)
-			eventually(t, func() bool { _, listed := h.flow.ledger.resume(); return listed })
+			eventually(t, func() bool { _, listed := h.flow.ledger.resume(allNamespaces); return listed })
 			h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
 			first.Changed(ctx, object("a", "1", 5))
 			h.out.wait(t, "created ns/a@5")
@@ -613,7 +671,7 @@ func TestPositionStaysBehindWhatWasDropped(t *testing.T) {
 			row.after(ending, r)
 			r.Stop(time.Minute)
 			<-r.Done()
-			if position, _ := h.flow.ledger.resume(); position != 10 {
+			if position, _ := h.flow.ledger.resume(allNamespaces); position != 10 {
 				t.Errorf("the position is %d, and the object at 11 was dropped", position)
 			}
 		})

@@ -20,7 +20,7 @@ func TestRunsLeaveNothing(t *testing.T) {
 	life := func() {
 		r := h.flow.newRun(ctx, h.target)
 		follows := make(chan struct{})
-		r.source = func(ctx context.Context, _ sources.Start) error {
+		r.source = func(ctx context.Context, _ *watcher, _ sources.Start) error {
 			close(follows)
 			<-ctx.Done()
 			return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/crbridge/crbridge/pkg/events/changes"
 	"github.com/crbridge/crbridge/pkg/journal"
 )
 
@@ -43,14 +44,18 @@ func (r row) is(m marks) bool { return r.marks&m != 0 }
 // pendingRow is a row that is on its way to the sink.
 type pendingRow struct {
 	row
-	gone  bool
-	order uint64 // of the item that carries it
+	gone       bool
+	deselected bool
+	digest     changes.Digest
+	order      uint64 // of the item that carries it
 }
 
-// tomb is an object whose deletion is durable.
+// tomb is an object whose end is durable.
 type tomb struct {
 	uid     uuid.UUID
-	version uint64 // of the deletion
+	version uint64 // of the end
+	// deselected: it may come back.
+	deselected bool
 }
 
 // ledger says, for each object, which version of it is durable in the sink
@@ -62,26 +67,30 @@ type ledger struct {
 	mu      sync.Mutex
 	rows    map[string]row
 	pending map[string]pendingRow
-	// dead are the objects whose deletion is durable and lies after position:
-	// a watch from there tells of their lives once more, and of namesakes'
-	// before them. Where there is no position they are all those of the CRD
-	// that is gone: the next one's first list tells whether their data is.
+	// digests stand for what counts as a change of the rows, where the route
+	// leaves out updates that are none; digestsStay: they may leave the process.
+	digests     map[string]changes.Digest
+	digestsStay bool
+	// dead are the objects whose end is durable and lies after their watch's
+	// position: a watch from there tells of their lives once more, and of
+	// namesakes' before them. Where there is no watch they are all those of
+	// the CRD that is gone: the next one's first list tells whether their data
+	// is.
 	dead map[string]tomb
 
 	// incarnation is the uid of the CRD whose objects these are.
 	incarnation types.UID
 	// existing: what the first list tells of are existing objects.
 	existing bool
-	// position is the resource version up to which everything is durable; 0
-	// where there is none to watch from.
-	position uint64
-	// listed is set once a complete list of this incarnation is durable.
-	listed bool
-	list   uint32
+	// wanted are the namespaces to watch, watches those of which a complete
+	// list of this incarnation is durable.
+	wanted  []string
+	watches watches
+	list    uint32
 	// rewound is the position that the API server's history ends before.
 	rewound uint64
 	// selection stands for what the route selected of the objects when all that
-	// it selected had been told of.
+	// it selected had been told of; inTransition where it never was.
 	selection string
 	// resync is the last requested resync that is done, resyncing the one that
 	// is under way.
@@ -104,7 +113,8 @@ func (l *ledger) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rows, l.pending, l.dead = map[string]row{}, map[string]pendingRow{}, map[string]tomb{}
-	l.incarnation, l.existing, l.position, l.listed, l.rewound = "", false, 0, false, 0
+	l.digests = map[string]changes.Digest{}
+	l.incarnation, l.existing, l.wanted, l.watches, l.rewound = "", false, nil, watches{}, 0
 	l.selection, l.resync, l.resyncing, l.told = "", 0, 0, nil
 	l.changes++
 }
@@ -117,14 +127,19 @@ func (l *ledger) Restore(r journal.Row) {
 	l.changes++
 	known, alive := l.rows[r.Key]
 	died, dead := l.dead[r.Key]
-	rises := dead && r.Resync != 0 && !r.Gone && r.UID == died.uid
-	if (alive && r.Version < known.version) || (dead && !rises && (r.Version < died.version || !r.Gone && r.Version == died.version)) {
+	rises := dead && r.Resync != 0 && !r.Gone && r.UID == died.uid && !died.deselected
+	at := max(r.Version, r.Listed)
+	if (alive && at < known.version) || (dead && !rises && (at < died.version || !r.Gone && at == died.version)) {
 		return
 	}
+	delete(l.digests, r.Key)
 	if r.Gone {
 		delete(l.rows, r.Key)
-		l.dead[r.Key] = tomb{r.UID, r.Version}
+		l.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}
 		return
+	}
+	if r.Digest != [16]byte{} {
+		l.digests[r.Key] = r.Digest
 	}
 	delete(l.dead, r.Key)
 	restored := row{uid: r.UID, version: r.Version, list: known.list}
@@ -161,7 +176,8 @@ func (l *ledger) Rebase() {
 		l.rows[key] = r
 	}
 	l.dead = map[string]tomb{}
-	l.position, l.rewound = 0, 0
+	l.rewound = 0
+	l.forgetPositions()
 }
 
 // restored takes the state that goes with the rows, once all are restored.
@@ -170,8 +186,14 @@ func (l *ledger) restored(s journal.State, fresh, settled bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if fresh {
-		l.incarnation, l.existing = types.UID(s.Incarnation), s.Existing
-		l.position, l.listed, l.rewound = s.Position, s.Phase == journal.Following, s.Rewound
+		l.incarnation, l.existing, l.rewound = types.UID(s.Incarnation), s.Existing, s.Rewound
+		l.watches = watches{}
+		if s.Phase == journal.Following && len(s.Positions) == 0 {
+			l.watches[allNamespaces] = &watched{position: s.Position}
+		}
+		for namespace, position := range s.Positions {
+			l.watches[namespace] = &watched{position: position}
+		}
 		l.selection, l.resync, l.resyncing = s.Selection, s.Resync, s.Resyncing
 		l.bury()
 	}
@@ -194,8 +216,13 @@ func (l *ledger) restored(s journal.State, fresh, settled bool) {
 
 // bury forgets the dead that no watch can tell of any more. The lock is held.
 func (l *ledger) bury() {
+	least := l.watches.least()
 	for key, died := range l.dead {
-		if died.version <= l.position {
+		position := least
+		if w := l.watches.of(key); w != nil {
+			position = w.durable()
+		}
+		if died.version <= position {
 			delete(l.dead, key)
 		}
 	}
@@ -206,16 +233,38 @@ func (l *ledger) state() journal.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := journal.State{
-		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing, Position: l.position,
+		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing,
 		Rewound: l.rewound, Selection: l.selection, Resync: l.resync, Resyncing: l.resyncing,
 	}
+	s.Position, s.Positions = l.watches.positions()
 	switch {
-	case l.listed:
+	case l.allListed():
 		s.Phase = journal.Following
 	case l.incarnation != "":
 		s.Phase = journal.Listing
 	}
 	return s
+}
+
+// allListed tells whether a complete list of all that is wanted is durable. The
+// lock is held.
+func (l *ledger) allListed() bool {
+	if len(l.wanted) == 0 {
+		return len(l.watches) > 0 // no run has said yet what it wants
+	}
+	for _, namespace := range l.wanted {
+		if l.watches[namespace] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// forgetPositions makes the next run list and compare. The lock is held.
+func (l *ledger) forgetPositions() {
+	for _, w := range l.watches {
+		w.position, w.held = 0, nil
+	}
 }
 
 // all are the rows as a snapshot has them. Each is as it is when it is its
@@ -244,9 +293,12 @@ func (l *ledger) all() iter.Seq[journal.Row] {
 					if r.is(resent) {
 						out.Resync = resyncing
 					}
+					if l.digestsStay {
+						out.Digest = l.digests[key]
+					}
 					rows = append(rows, out)
 				} else if died, ok := l.dead[key]; ok {
-					rows = append(rows, journal.Row{Key: key, UID: died.uid, Version: died.version, Gone: true})
+					rows = append(rows, journal.Row{Key: key, UID: died.uid, Version: died.version, Gone: true, Deselected: died.deselected})
 				}
 			}
 			l.mu.Unlock()
@@ -262,7 +314,7 @@ func (l *ledger) all() iter.Seq[journal.Row] {
 
 // begin makes the ledger that of the given incarnation of the CRD, and tells
 // whether it was another's before. Another incarnation has another history,
-// so the position is void; the rows stay, and the next list's difference to
+// so the positions are void; the rows stay, and the next list's difference to
 // them is the drain of the old one.
 func (l *ledger) begin(incarnation types.UID, existing bool) (changed bool) {
 	l.mu.Lock()
@@ -271,10 +323,27 @@ func (l *ledger) begin(incarnation types.UID, existing bool) (changed bool) {
 		return false
 	}
 	changed = l.incarnation != ""
-	l.incarnation, l.existing, l.position, l.listed = incarnation, existing, 0, false
+	l.incarnation, l.existing, l.watches = incarnation, existing, watches{}
 	l.changes++
 	return changed
 }
+
+// watch makes the ledger's watches those of the namespaces; see
+// watches.watching. digestsStay tells whether digests may be recorded.
+func (l *ledger) watch(namespaces []string, reselected, digestsStay bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wanted, l.digestsStay = namespaces, digestsStay
+	if next := l.watches.watching(namespaces, reselected); !next.equal(l.watches) {
+		l.watches = next
+		l.changes++
+	}
+}
+
+// inTransition is the selection while objects are told of that the route
+// selects since its selection changed: neither the one before nor the new one
+// can be taken for done.
+const inTransition = "changing"
 
 // selects makes the selection the ledger's, where it has none, and tells
 // whether it has another one: there are objects to be told of that no watch
@@ -282,18 +351,24 @@ func (l *ledger) begin(incarnation types.UID, existing bool) (changed bool) {
 func (l *ledger) selects(selection string) (differently bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.selection == "" {
+	switch l.selection {
+	case selection:
+		return false
+	case "":
 		l.selection = selection
 		l.changes++
+		return false
 	}
-	return l.selection != selection
+	l.selection = inTransition
+	l.changes++
+	return true
 }
 
 // relist makes the next run list and compare: what is known is not all.
 func (l *ledger) relist() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.position = 0
+	l.forgetPositions()
 }
 
 // holdsOthers tells whether there are rows, and they are of another incarnation.
@@ -357,15 +432,31 @@ func (l *ledger) lastResync() uint64 {
 func (l *ledger) setRewound(version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rewound = max(l.position, version)
+	l.rewound = max(l.watches.most(), version)
 	l.changes++
 }
 
-// resume is where a watch may begin, and whether a list has been durable.
-func (l *ledger) resume() (position uint64, listed bool) {
+// resume is where the watch of a namespace may begin, and whether a list of it
+// has been durable.
+func (l *ledger) resume(namespace string) (position uint64, listed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.position, l.listed
+	if w := l.watches[namespace]; w != nil {
+		return w.position, true
+	}
+	return 0, false
+}
+
+// newestTold is what no event has a later sequence than, as far as positions
+// and the dead tell, while nothing is on its way.
+func (l *ledger) newestTold() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	newest := l.watches.most()
+	for _, died := range l.dead {
+		newest = max(newest, died.version)
+	}
+	return newest
 }
 
 // newest is the newest row of the key, on its way or durable. The lock is held.
@@ -380,11 +471,20 @@ func (l *ledger) newest(key string) (row, bool) {
 // sight is what is known of an object that the API server tells of.
 type sight struct {
 	known row  // the newest of that name
-	alive bool // it was not told to be deleted
+	alive bool // its end was not told
 	// news: this version is one that was not heard of yet.
 	news bool
 	// risen: the object was told to be deleted, and is there.
 	risen bool
+	// died: it was told to be deleted, as of the version ended.
+	died  bool
+	ended uint64
+	// back: it was told to be deselected, and the route selects it again. No
+	// watch can tell that.
+	back bool
+	// digest stands for what counts as a change of what is known, and is zero
+	// where that is not known.
+	digest changes.Digest
 }
 
 // observe looks up what is known of an object that the API server tells of. It
@@ -395,40 +495,69 @@ func (l *ledger) observe(key string, seen row, inList bool) (s sight) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.known, s.alive = l.newest(key)
-	_, pending := l.pending[key]
+	p, pending := l.pending[key]
 	died, dead := l.dead[key]
+	if pending && p.gone {
+		died, dead = tomb{p.uid, p.version, p.deselected}, true
+	}
 	switch {
 	case s.alive && s.known.is(doubted):
 		s.news = seen.version >= s.known.version
-	case s.alive || pending:
+	case s.alive:
 		s.news = seen.version > s.known.version
-	case dead && died.uid == seen.uid:
+		s.digest = l.digests[key]
+		if pending {
+			s.digest = p.digest
+		}
+	case dead && died.uid == seen.uid && !died.deselected:
+		s.died, s.ended = true, died.version
 		// A list has what is there; a watch may repeat what was there once.
 		s.risen = inList || seen.version > died.version
 	default:
 		s.news = seen.version > died.version
+		s.back = inList && !s.news && died.deselected && died.uid == seen.uid
+		s.news = s.news || s.back
 	}
 	return s
 }
 
-// startList begins a list; markListed notes that an object is in it.
-func (l *ledger) startList() {
+// startList gives the number of a new list; markListed notes that an object is
+// in it.
+func (l *ledger) startList() uint32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.list++
+	return l.list
 }
 
-func (l *ledger) markListed(key string) {
+func (l *ledger) markListed(key string, list uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.pending[key]; ok {
-		p.list = l.list
+		p.list = list
 		l.pending[key] = p
 		return
 	}
 	if r, ok := l.rows[key]; ok {
-		r.list = l.list
+		r.list = list
 		l.rows[key] = r
+	}
+}
+
+// learn notes what counts as a change of a row that is known in that version.
+func (l *ledger) learn(key string, seen row, digest changes.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.pending[key]; ok {
+		if !p.gone && p.uid == seen.uid && p.version == seen.version {
+			p.digest = digest
+			l.pending[key] = p
+		}
+		return
+	}
+	if r, ok := l.rows[key]; ok && r.uid == seen.uid && r.version == seen.version {
+		l.digests[key] = digest
+		l.changes++
 	}
 }
 
@@ -438,27 +567,22 @@ type keyed struct {
 	row
 }
 
-// absent are the objects that were not in the list, nor are newer than it.
-func (l *ledger) absent(version uint64) []keyed {
-	return l.where(func(r row) bool { return r.list != l.list && r.version <= version })
-}
-
 // upTo are the objects that are not newer than the version.
 func (l *ledger) upTo(version uint64) []keyed {
-	return l.where(func(r row) bool { return r.version <= version })
+	return l.where(func(_ string, r row) bool { return r.version <= version })
 }
 
-func (l *ledger) where(wanted func(row) bool) []keyed {
+func (l *ledger) where(wanted func(key string, r row) bool) []keyed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var found []keyed
 	for key, r := range l.rows {
-		if _, pending := l.pending[key]; !pending && wanted(r) {
+		if _, pending := l.pending[key]; !pending && wanted(key, r) {
 			found = append(found, keyed{key, r})
 		}
 	}
 	for key, p := range l.pending {
-		if !p.gone && wanted(p.row) {
+		if !p.gone && wanted(key, p.row) {
 			found = append(found, keyed{key, p.row})
 		}
 	}
@@ -486,8 +610,7 @@ func (l *ledger) holds(version uint64) bool {
 func (l *ledger) pend(i *item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i.row.list = l.list
-	l.pending[i.key] = pendingRow{row: i.row, gone: i.gone, order: i.order}
+	l.pending[i.key] = pendingRow{row: i.row, gone: i.gone, deselected: i.deselected, digest: i.digest, order: i.order}
 }
 
 // ack notes that items are durable. They come in the order in which they were
@@ -500,12 +623,12 @@ func (l *ledger) ack(items []item) {
 		if i.key != "" {
 			l.ackRow(i)
 		}
-		if i.position > l.position {
-			l.position = i.position
-			l.bury()
+		moved := l.reach(i.reached)
+		for _, other := range i.also {
+			moved = l.reach(other) || moved
 		}
-		if i.listed {
-			l.listed = true
+		if moved {
+			l.bury()
 		}
 		if i.resync != 0 && i.resync == l.resyncing {
 			l.resync, l.resyncing = l.resyncing, 0
@@ -517,20 +640,51 @@ func (l *ledger) ack(items []item) {
 	l.changes++
 }
 
+// reach moves a watch's position, and tells whether the one that a restart may
+// go on from has changed. The lock is held.
+func (l *ledger) reach(to reached) bool {
+	w := l.watches[to.watch]
+	if w == nil {
+		if !to.listed {
+			return false
+		}
+		w = &watched{}
+		l.watches[to.watch] = w
+	}
+	return w.reach(to.position)
+}
+
 func (l *ledger) ackRow(i *item) {
-	r := i.row
+	r, digest := i.row, i.digest
 	if p, ok := l.pending[i.key]; ok && p.order == i.order {
-		r = p.row // with the mark of a list that came by in the meantime
+		r, digest = p.row, p.digest // with the mark of a list that came by in the meantime
 		delete(l.pending, i.key)
 	}
 	if !i.gone {
 		l.rows[i.key] = r
 		delete(l.dead, i.key)
+		if digest != (changes.Digest{}) {
+			l.digests[i.key] = digest
+		} else {
+			delete(l.digests, i.key)
+		}
 		return
 	}
 	delete(l.rows, i.key)
-	if i.drained || r.version > max(l.position, i.position) {
-		l.dead[i.key] = tomb{r.uid, r.version}
+	delete(l.digests, i.key)
+	w := l.watches.of(i.key)
+	position := i.position
+	if w != nil {
+		position = max(w.position, position)
+		if i.until > position {
+			w.hold(r.version, i.until)
+		}
+		if len(w.held) > 0 {
+			position = min(position, w.held[0].end-1)
+		}
+	}
+	if i.drained || r.version > position {
+		l.dead[i.key] = tomb{r.uid, r.version, i.deselected}
 	}
 }
 
@@ -564,7 +718,7 @@ func (l *ledger) forgetPending(unanswered []item) {
 func (l *ledger) endIncarnation() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.incarnation, l.position, l.listed, l.existing, l.rewound = "", 0, false, false, 0
+	l.incarnation, l.watches, l.existing, l.rewound = "", watches{}, false, 0
 	l.changes++
 }
 

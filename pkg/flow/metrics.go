@@ -30,6 +30,8 @@ type Metrics struct {
 	starts    *prometheus.CounterVec
 	resyncs   *prometheus.CounterVec
 	retries   *prometheus.CounterVec
+	oversize  *prometheus.CounterVec
+	when      *prometheus.CounterVec
 }
 
 // NewMetrics makes the series and registers them.
@@ -56,8 +58,14 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bridge_delivery_retries_total", Help: "Deliveries that a sink did not take and that were tried again.",
 		}, []string{"sink"}),
+		oversize: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_events_oversize_total", Help: "Events whose data was cut to the object's metadata, or less, as the sink does not take larger ones.",
+		}, flowLabels),
+		when: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bridge_when_errors_total", Help: "Events for which the route's expression failed, and that were sent all the same.",
+		}, flowLabels),
 	}
-	registry.MustRegister(m.delivered, m.pending, m.lag, m.starts, m.resyncs, m.retries)
+	registry.MustRegister(m.delivered, m.pending, m.lag, m.starts, m.resyncs, m.retries, m.oversize, m.when)
 	return m
 }
 
@@ -73,6 +81,8 @@ type series struct {
 	reselected prometheus.Counter
 	lost       prometheus.Counter
 	retries    prometheus.Counter
+	oversize   prometheus.Counter
+	whenErrors prometheus.Counter
 }
 
 func (m *Metrics) of(id ID) series {
@@ -90,6 +100,8 @@ func (m *Metrics) of(id ID) series {
 		reselected: resync(resyncSelection),
 		lost:       resync(resyncLost),
 		retries:    m.retries.WithLabelValues(id.Sink),
+		oversize:   m.oversize.WithLabelValues(id.CRD, id.Route, id.Sink),
+		whenErrors: m.when.WithLabelValues(id.CRD, id.Route, id.Sink),
 	}
 	for _, t := range events.Types() {
 		s.delivered[t] = m.delivered.WithLabelValues(string(t), id.CRD, id.Route, id.Sink)
@@ -103,6 +115,8 @@ func (m *Metrics) forget(id ID) {
 	m.pending.DeleteLabelValues(id.CRD, id.Route, id.Sink)
 	m.lag.DeleteLabelValues(id.CRD, id.Route, id.Sink)
 	m.starts.DeleteLabelValues(id.CRD, id.Route, id.Sink)
+	m.oversize.DeleteLabelValues(id.CRD, id.Route, id.Sink)
+	m.when.DeleteLabelValues(id.CRD, id.Route, id.Sink)
 	for _, reason := range resyncReasons() {
 		m.resyncs.DeleteLabelValues(reason, id.CRD, id.Route, id.Sink)
 	}

@@ -12,122 +12,23 @@ import (
 
 	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/events/changes"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
-// ListStarted begins to compare a list with the ledger. It refuses one that is
-// older than what was delivered.
-func (r *Run) ListStarted(_ context.Context, resourceVersion string) error {
-	version, err := parseVersion(resourceVersion)
-	if err != nil {
-		return err
-	}
-	position, listed := r.flow.ledger.resume()
-	if position > version {
-		return &sources.RewoundError{Position: position, Is: version}
-	}
-	if listed && position > 0 && !r.surveys {
-		r.series.expired.Inc()
-	}
-	r.flow.ledger.startList()
-	return nil
-}
-
-// Listed compares one object of a list with the ledger.
-func (r *Run) Listed(ctx context.Context, object *unstructured.Unstructured) {
-	key, seen, err := identify(object)
-	if err != nil {
-		r.invalid(err)
-		return
-	}
-	if r.sourcing.Err() != nil {
-		return // what follows an object that has been put back is no news either
-	}
-	r.flow.ledger.markListed(key)
-	r.changed(ctx, object, key, seen, true)
-	failpoint.Here(failpoint.InFirstList)
-}
-
-// ListFinished says of every object that the list did not have that it is
-// gone, and moves the position to where the list was made.
-func (r *Run) ListFinished(ctx context.Context, resourceVersion string) {
-	version, err := parseVersion(resourceVersion)
-	if err != nil {
-		r.invalid(err)
-		return
-	}
-	if r.sourcing.Err() != nil {
-		return
-	}
-	if r.surveys {
-		r.finishSurvey(ctx, version)
-		return
-	}
-	for _, left := range r.flow.ledger.absent(version) {
-		if !r.remove(ctx, left, version, 0) {
-			return
-		}
-	}
-	if ctx.Err() == nil {
-		r.queue.mark(progress{position: version, listed: true, resync: r.resync, selection: r.target.selection()})
-		r.first, r.reselected, r.resync, r.surveyed = false, false, 0, 0
-	}
-}
-
-// finishSurvey takes note that a list has told what no watch tells. What it
-// had that is newer than the position is the watch's to tell: of these objects
-// a requested resync tells when the watch has.
-func (r *Run) finishSurvey(ctx context.Context, version uint64) {
-	if ctx.Err() != nil {
-		return
-	}
-	r.surveys, r.reselected = false, false
-	r.queue.mark(progress{selection: r.target.selection()})
-	if r.resync == 0 {
-		return
-	}
-	r.surveyed = version
-	if !r.behind {
-		r.reached(ctx, version)
-	}
-}
-
-// reached takes note that the watch has told of all up to a version, unless
-// ctx is done: the last of it may have found no room.
-func (r *Run) reached(ctx context.Context, version uint64) {
-	if r.surveyed != 0 && version >= r.surveyed && ctx.Err() == nil {
-		r.queue.mark(progress{resync: r.resync})
-		r.resync, r.surveyed = 0, 0
-	}
-}
-
-// Changed compares an object that the watch brought with the ledger.
-func (r *Run) Changed(ctx context.Context, object *unstructured.Unstructured) {
-	key, seen, err := identify(object)
-	if err != nil {
-		r.invalid(err)
-		return
-	}
-	r.changed(ctx, object, key, seen, false)
-	r.reached(ctx, seen.version)
-}
-
 // changed makes events of what is new about an object. Its uid tells one
 // bearer of a name from the next: the new one's arrival is the old one's end.
-func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, key string, seen row, inList bool) {
-	i := item{key: key, row: seen, progress: progress{position: seen.version}}
+func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured, key string, seen row, inList bool) {
+	r := w.run
+	seen.list = w.list
+	i := item{key: key, row: seen, progress: w.at(seen.version)}
 	if inList {
-		i.position = 0 // a list is durable when all of it is
+		i.progress = progress{} // a list is durable when all of it is
 	}
 	s := r.flow.ledger.observe(key, seen, inList)
-	if inList && r.surveys && s.news && r.watched(seen.version) {
-		r.behind = true
+	if inList && w.surveys && s.news && !s.back && w.watched(seen.version) {
+		w.behind = true
 		return
-	}
-	same := s.alive && s.known.uid == seen.uid
-	change := events.Change{
-		Type: r.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
-		ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(),
 	}
 	if inList && s.alive && !s.known.is(doubted) && seen.version < s.known.version {
 		// Lists are consistent, and versions under a name only grow: what was
@@ -135,64 +36,154 @@ func (r *Run) changed(ctx context.Context, object *unstructured.Unstructured, ke
 		r.rewound(&sources.RewoundError{Position: s.known.version, Is: seen.version})
 		return
 	}
-	owed := r.resync != 0 && same && !s.known.is(resent)
+	if s.risen && !inList && r.target.Rules.selective() {
+		// A watch may tell again of what an object did before it died.
+		fates, known := r.fates(ctx, []keyed{{key, seen}})
+		if !known {
+			return
+		}
+		if !fates[key].exists {
+			w.progress(ctx, seen.version)
+			return
+		}
+	}
+	same := s.alive && s.known.uid == seen.uid
+	change := events.Change{
+		Type: w.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
+		ResourceVersion: seen.version, Object: r.target.Rules.payload.Visible(object.Object), Observed: time.Now(),
+	}
+	if inList && w.reselected && change.Type == events.Existing {
+		change.Listed, i.raised = w.version, w.version
+	}
+	if same {
+		change.Old = r.past.object(key, s.known)
+	}
+	if s.news || same && s.known.version == seen.version && !r.past.has(key, seen) {
+		r.remember(key, seen, change.Object)
+	}
+	if !s.news && inList && same && s.digest == (changes.Digest{}) && s.known.version == seen.version {
+		r.flow.ledger.learn(key, seen, r.target.Rules.digest(object.Object))
+	}
+	owed := w.resync != 0 && same && !s.known.is(resent)
 	i.row.set(sent, same && s.known.is(sent))
 	i.row.set(risen, same && s.known.is(risen))
-	i.row.set(resent, r.resync != 0 && !owed)
+	i.row.set(resent, w.resync != 0 && !owed)
+	if i.digest = s.digest; s.news {
+		i.digest = r.target.Rules.digest(object.Object)
+	}
 	switch {
-	case r.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news):
+	case w.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news):
 		i.row.set(risen, true)
-		r.resend(ctx, change, i)
+		w.resend(ctx, change, i)
 		return
 	case owed && inList && (!s.news || s.known.version == 0):
-		r.resend(ctx, change, i)
+		w.resend(ctx, change, i)
 		return
 	case s.risen:
 		r.bury(ctx, i)
 		return
 	case same && s.known.is(buried):
-		r.progress(ctx, i.position)
+		w.progress(ctx, i.position)
 		return
-	case !s.news && inList && r.reselected && same && !s.known.is(sent):
-		change.Type = events.Existing // the route did not select it before
+	case !s.news && inList && w.reselected && same && !s.known.is(sent):
+		// The route did not select it before: it exists.
+		i.digest = r.target.Rules.digest(object.Object)
 	case !s.news:
-		r.progress(ctx, i.position)
+		w.progress(ctx, i.position)
 		return
 	case same && s.known.is(doubted):
 		// It is told of again as if for the first time. Where the sink has
 		// that event already, it knows it by its id.
 		owed = false
 	case same:
-		change.Type = events.Updated
+		change.Type, change.Listed, i.raised = events.Updated, 0, 0
 		change.Coalesced = inList // what came between two lists is not known
 		i.silent = true
+		if s.digest != (changes.Digest{}) && s.digest == i.digest {
+			r.put(ctx, nil, i) // it touches nothing that counts
+			return
+		}
 	case s.alive:
-		if !r.remove(ctx, keyed{key, s.known}, seen.version-1, 0) {
+		if !r.remove(ctx, keyed{key, s.known}, seen.version-1, progress{}, 0) {
 			return
 		}
 		failpoint.Here(failpoint.BetweenEvents)
 	}
-	r.send(ctx, change, i)
+	r.send(ctx, change, i, s.digest)
 	if owed {
 		change.Coalesced = false
-		i.row.set(sent, i.row.is(sent) || r.target.Events.Has(change.Type))
-		r.resend(ctx, change, i)
+		i.row.set(sent, i.row.is(sent) || r.target.Rules.events.Has(change.Type))
+		w.resend(ctx, change, i)
 	}
 }
 
-// watched tells whether the watch that follows a survey tells of a version.
-func (r *Run) watched(version uint64) bool {
-	position, _ := r.flow.ledger.resume()
-	return version > position
+// remember keeps what the object is like for who compares with it later.
+func (r *Run) remember(key string, seen row, object map[string]any) {
+	if err := r.past.keep(key, seen, object); err != nil {
+		r.flow.log.Debug("what an object was like is not kept", "error", err)
+	}
+}
+
+// deleted makes the last event of an object that the watch says is gone: it is,
+// or it has left what the route selects.
+func (w *watcher) deleted(ctx context.Context, object *unstructured.Unstructured, key string, seen row) {
+	r := w.run
+	seen.list = w.list
+	s := r.flow.ledger.observe(key, seen, false)
+	i := item{key: key, row: seen, gone: true, progress: w.at(seen.version)}
+	change := events.Change{
+		Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
+		ResourceVersion: seen.version, Observed: time.Now(), Resync: r.endSuffix(s.known),
+	}
+	repeated := s.died && s.ended == seen.version
+	switch {
+	case repeated && r.target.Rules.selective():
+		// Its end was told before the process began; what the watch may tell
+		// of it between the two is to be left out, see held.
+		fates, known := r.fates(ctx, []keyed{{key, seen}})
+		if !known {
+			return
+		}
+		i.until, i.silent = fates[key].asOf, true
+		r.put(ctx, nil, i)
+		return
+	case !s.alive || seen.version < s.known.version:
+		w.progress(ctx, seen.version) // nobody was told of it, or of its end already
+		return
+	case s.known.uid != seen.uid:
+		// Its namesake lived after the one that is known, which is thus gone.
+		r.remove(ctx, keyed{key, s.known}, seen.version-1, w.at(seen.version), 0)
+		return
+	}
+	if r.target.Rules.selective() {
+		fates, known := r.fates(ctx, []keyed{{key, seen}})
+		if !known {
+			return
+		}
+		if fates[key].exists {
+			change.Type, change.Resync, i.deselected = events.Deselected, 0, true
+		} else {
+			i.until = fates[key].asOf
+		}
+	}
+	i.row.set(sent, s.known.is(sent))
+	delete(r.past, key)
+	if s.known.is(buried) {
+		r.put(ctx, nil, i)
+		return
+	}
+	change.Object = r.target.Rules.payload.Visible(object.Object)
+	r.send(ctx, change, i, changes.Digest{})
 }
 
 // resend tells of an object again, as requested: of the version that was told
 // of last, or of an object of which nothing more was told.
-func (r *Run) resend(ctx context.Context, change events.Change, i item) {
-	change.Type, change.Resync = events.Existing, r.resync
+func (w *watcher) resend(ctx context.Context, change events.Change, i item) {
+	change.Type, change.Resync, change.Old = events.Existing, w.resync, nil
+	change.Listed, i.raised = 0, 0
 	i.row.set(resent, true)
 	i.silent = false
-	r.send(ctx, change, i)
+	w.run.send(ctx, change, i, i.digest)
 }
 
 // bury notes that an object is there that was told to be deleted: its CRD was
@@ -206,75 +197,74 @@ func (r *Run) bury(ctx context.Context, i item) {
 }
 
 // arrival is what the first event of an object says.
-func (r *Run) arrival(inList bool) events.Type {
-	if inList && r.first && r.flow.ledger.state().Existing {
+func (w *watcher) arrival(inList bool) events.Type {
+	if inList && (w.reselected || w.first && w.run.flow.ledger.state().Existing) {
 		return events.Existing
 	}
 	return events.Created
 }
 
-// Deleted makes the last event of an object.
-func (r *Run) Deleted(ctx context.Context, object *unstructured.Unstructured) {
-	key, seen, err := identify(object)
-	if err != nil {
-		r.invalid(err)
-		return
+// ended tells of objects that were not there at that version: not among those
+// that a list had, at least. doubtful says that such an object may exist all
+// the same, and has to be asked for. It tells whether it did before ctx ended.
+func (r *Run) ended(ctx context.Context, absent []keyed, version uint64, at progress, doubtful bool) bool {
+	var fates map[string]fate
+	if doubtful && len(absent) > 0 {
+		var known bool
+		if fates, known = r.fates(ctx, absent); !known {
+			return false
+		}
 	}
-	s := r.flow.ledger.observe(key, seen, false)
-	switch {
-	case !s.alive || seen.version < s.known.version:
-		r.progress(ctx, seen.version) // nobody was told of it, or of its end already
-	case s.known.uid != seen.uid:
-		// Its namesake lived after the one that is known, which is thus gone.
-		r.remove(ctx, keyed{key, s.known}, seen.version-1, seen.version)
-	case s.known.is(buried):
-		r.put(ctx, nil, item{key: key, row: seen, gone: true, progress: progress{position: seen.version}})
-	default:
-		r.send(ctx, events.Change{
-			Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
-			ResourceVersion: seen.version, Object: object.Object, Observed: time.Now(), Resync: r.endSuffix(s.known),
-		}, item{key: key, row: seen, gone: true, progress: progress{position: seen.version}})
+	for _, left := range absent {
+		of := fates[left.key]
+		told := false
+		if of.exists {
+			told = r.deselect(ctx, left, version, at)
+		} else {
+			told = r.remove(ctx, left, version, at, of.asOf)
+		}
+		if !told {
+			return false
+		}
 	}
-	r.reached(ctx, seen.version)
-}
-
-// Progressed moves the position while nothing changes.
-func (r *Run) Progressed(ctx context.Context, resourceVersion string) {
-	version, err := parseVersion(resourceVersion)
-	if err != nil {
-		r.invalid(err)
-		return
-	}
-	r.progress(ctx, version)
-}
-
-// progress moves the position, unless ctx is done: the reflector may hand over
-// one thing more then, after one that found no room in time.
-func (r *Run) progress(ctx context.Context, position uint64) {
-	if position > 0 && ctx.Err() == nil {
-		r.queue.mark(progress{position: position})
-		r.reached(ctx, position)
-	}
+	return ctx.Err() == nil
 }
 
 // remove makes the deletion of an object whose absence was seen. It tells
-// whether it got to do so before ctx ended.
-func (r *Run) remove(ctx context.Context, left keyed, version, position uint64) bool {
+// whether it got to do so before ctx ended. until is when the API server was
+// asked, where it had to be; see held.
+func (r *Run) remove(ctx context.Context, left keyed, version uint64, at progress, until uint64) bool {
+	return r.end(ctx, left, version, events.Deleted, item{until: until, progress: at})
+}
+
+// deselect says of an object that exists that the route no longer selects it.
+func (r *Run) deselect(ctx context.Context, left keyed, version uint64, at progress) bool {
+	return r.end(ctx, left, version, events.Deselected, item{deselected: true, progress: at})
+}
+
+// end makes the last event of an object that nothing was seen of but that it is
+// not where it was.
+func (r *Run) end(ctx context.Context, left keyed, version uint64, how events.Type, i item) bool {
 	namespace, name, namespaced := strings.Cut(left.key, "/")
 	if !namespaced {
 		namespace, name = "", left.key
 	}
+	change := events.Change{
+		Type: how, Namespace: namespace, Name: name, UID: left.uid.String(), ResourceVersion: version,
+		Object: r.past.object(left.key, left.row), Observed: time.Now(),
+	}
+	if how == events.Deleted {
+		change.Inferred, change.Resync = true, r.endSuffix(left.row)
+	}
+	delete(r.past, left.key)
 	left.version = version
-	i := item{key: left.key, row: left.row, gone: true, progress: progress{position: position}}
+	i.key, i.row, i.gone = left.key, left.row, true
 	if left.is(buried) {
 		return r.put(ctx, nil, i)
 	}
 	origin := r.origin
 	origin.Namespaced = namespaced // the CRD may have had another scope then
-	return r.sendFrom(ctx, origin, events.Change{
-		Type: events.Deleted, Namespace: namespace, Name: name, UID: left.uid.String(),
-		ResourceVersion: version, Inferred: true, Observed: time.Now(), Resync: r.endSuffix(left.row),
-	}, i)
+	return r.sendFrom(ctx, origin, change, i, changes.Digest{})
 }
 
 // endSuffix is the number of a resync for the id of an object's deletion. An
@@ -287,24 +277,53 @@ func (r *Run) endSuffix(known row) uint64 {
 	return r.flow.ledger.lastResync()
 }
 
-func (r *Run) send(ctx context.Context, change events.Change, i item) {
-	r.sendFrom(ctx, r.origin, change, i)
+func (r *Run) send(ctx context.Context, change events.Change, i item, before changes.Digest) {
+	r.sendFrom(ctx, r.origin, change, i, before)
 }
 
 // sendFrom makes the change's event, if the route wants it, and puts it into
 // the queue. Without an event the ledger takes note of the change all the
-// same. It tells whether it did before ctx ended.
-func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.Change, i item) bool {
-	if !r.target.Events.Has(change.Type) {
+// same; before is then what later versions are compared with, so that what
+// `when` keeps back is told with the next version that it lets through. It
+// tells whether it did before ctx ended.
+func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.Change, i item, before changes.Digest) bool {
+	rules := r.target.Rules
+	if !rules.events.Has(change.Type) {
 		return r.put(ctx, nil, i)
 	}
-	event, err := events.New(origin, change)
+	if !r.admits(change, i.row) {
+		i.digest = before
+		return r.put(ctx, nil, i)
+	}
+	event, err := events.New(origin, rules.payload, change)
 	if err != nil {
 		r.invalid(err)
 		return ctx.Err() == nil
 	}
+	if rules.digestsStay() {
+		event.Digest = i.digest
+	}
 	i.row.set(sent, true)
 	return r.put(ctx, &event, i)
+}
+
+// admits asks the route's expression. What ends an object is told where the
+// object was; an expression that fails holds nothing back.
+func (r *Run) admits(change events.Change, of row) bool {
+	expression := r.target.Rules.when
+	if expression == nil {
+		return true
+	}
+	if change.Type == events.Deleted || change.Type == events.Deselected {
+		return of.is(sent)
+	}
+	admits, err := expression.Admits(string(change.Type), change.Object, change.Old)
+	if err != nil {
+		r.series.whenErrors.Inc()
+		r.flow.condition.setWhen(fmt.Sprintf("`when` fails for some objects, whose events are sent all the same (bridge_when_errors_total counts them): %v", err))
+		return true
+	}
+	return admits
 }
 
 // rowSize is about what an item without an event takes.
@@ -342,6 +361,8 @@ func identify(object *unstructured.Unstructured) (key string, seen row, err erro
 	}
 	return key, seen, nil
 }
+
+func formatVersion(version uint64) string { return strconv.FormatUint(version, 10) }
 
 // parseVersion reads a resource version, which is a decimal number for every
 // custom resource and can be compared

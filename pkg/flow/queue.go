@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/events/changes"
 )
 
 // item is one step of a flow: an event and what it means for the ledger, or,
@@ -18,28 +19,66 @@ type item struct {
 
 	key     string // of the row that is durable once this item is; empty where there is none
 	row     row
+	digest  changes.Digest // zero where nobody asks
 	gone    bool
 	silent  bool // the row differs in nothing that has to be durable
 	drained bool // the object's end was deduced from that of its CRD
+	// deselected: gone, as far as the route goes. until: where the API server
+	// was asked about the end, the version of its answer; see held. raised is
+	// what journal.Row calls Listed.
+	deselected bool
+	until      uint64
+	raised     uint64
 
 	progress // that is durable once this item is
+}
+
+// reached is how far one watch has come.
+type reached struct {
+	watch    string // its namespace
+	position uint64 // all that the API server has told up to here is durable
+	listed   bool   // a complete list is
 }
 
 // progress is how far a flow has come, as far as that is not in its rows. What
 // is zero says nothing.
 type progress struct {
-	position  uint64 // all that the API server has told up to here is durable
-	listed    bool   // a complete list is
-	resync    uint64 // the requested resync of that number is done
-	selection string // all is told of that the route selects so
+	reached
+	also      []reached // of other watches
+	resync    uint64    // the requested resync of that number is done
+	selection string    // all is told of that the route selects so
 }
 
 // and joins two steps.
 func (p progress) and(other progress) progress {
-	p.position, p.listed, p.resync = max(p.position, other.position), p.listed || other.listed, max(p.resync, other.resync)
+	p = p.come(other.reached)
+	for _, r := range other.also {
+		p = p.come(r)
+	}
+	p.resync = max(p.resync, other.resync)
 	if other.selection != "" {
 		p.selection = other.selection
 	}
+	return p
+}
+
+// come joins how far one watch has come. A step holds each watch once, so that
+// it stays small however long it waits.
+func (p progress) come(to reached) progress {
+	if to == (reached{}) {
+		return p
+	}
+	if p.reached == (reached{}) || p.watch == to.watch {
+		p.reached = reached{to.watch, max(p.position, to.position), p.listed || to.listed}
+		return p
+	}
+	for n := range p.also {
+		if other := &p.also[n]; other.watch == to.watch {
+			other.position, other.listed = max(other.position, to.position), other.listed || to.listed
+			return p
+		}
+	}
+	p.also = append(p.also, to)
 	return p
 }
 

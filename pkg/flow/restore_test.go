@@ -3,9 +3,11 @@ package flow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +52,32 @@ func (p *place) Claim(_ context.Context, into journal.Restorer) (journal.Claim, 
 	c := p.claim
 	p.claim.Known = true
 	return c, nil
+}
+
+// Publish stores events, which are rows.
+func (p *place) Publish(ctx context.Context, batch []events.Event) (int, error) {
+	durable, err := p.outbox.Publish(ctx, batch)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range batch[:durable] {
+		p.rows = append(p.rows, rowOf(&batch[i]))
+	}
+	return durable, err
+}
+
+// rowOf is what an event says of its object.
+func rowOf(e *events.Event) journal.Row {
+	version, _ := parseVersion(fmt.Sprint(e.Extensions()[events.ExtResourceVersion]))
+	row := journal.Row{Key: e.Subject(), UID: uuid.MustParse(fmt.Sprint(e.Extensions()[events.ExtUID])), Version: version, Sent: true, Digest: e.Digest}
+	row.Deselected = e.Type() == events.Deselected.CloudEvent()
+	row.Gone = row.Deselected || e.Type() == events.Deleted.CloudEvent()
+	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
+		row.Listed, _ = parseVersion(listed)
+	}
+	if _, number, is := strings.Cut(e.ID(), ".r"+events.ResyncSuffix); is {
+		row.Resync, _ = strconv.ParseUint(number, 10, 64)
+	}
+	return row
 }
 
 func (p *place) Record(_ context.Context, rows []journal.Row, s journal.State) error {
@@ -115,13 +143,13 @@ func TestRowsOutliveRuns(t *testing.T) {
 	ctx := t.Context()
 	p := newPlace()
 	h := p.process(t, nil)
-	h.target.Events = events.NewSet(events.Updated, events.Deleted)
+	h.target.Rules = only(t, events.Updated, events.Deleted)
 	r := h.start(ctx)
 	list(ctx, r, 5)
 	eventually(t, func() bool { return p.recorded().Phase == journal.Following })
 	p.fail(errAway)
 	r.Changed(ctx, object("a", "", 10)) // created, which the route does not tell
-	eventually(t, func() bool { position, _ := h.flow.ledger.resume(); return position == 10 })
+	eventually(t, func() bool { position, _ := h.flow.ledger.resume(allNamespaces); return position == 10 })
 	end(r, 0)
 	p.fail(nil)
 	end(h.start(ctx), 0)
@@ -130,7 +158,7 @@ func TestRowsOutliveRuns(t *testing.T) {
 	}
 
 	h = p.process(t, nil) // after a crash
-	h.target.Events = events.NewSet(events.Updated, events.Deleted)
+	h.target.Rules = only(t, events.Updated, events.Deleted)
 	r = h.start(ctx)
 	r.Changed(ctx, object("a", "", 20))
 	end(r, time.Minute)
@@ -200,7 +228,7 @@ func TestPutBackToBeforeTheCRD(t *testing.T) {
 	end(r, time.Minute)
 	<-h.flow.StartDrain(ctx, h.target, 50).Done()
 	h.target.CRD = "crd-2"
-	h.flow.condition.setActive("", "")
+	h.flow.condition.setActive(nil, "")
 	r = h.start(ctx)
 	list(r.sourcing, r, 57, object("a", "new", 56))
 	end(r, time.Minute)
@@ -245,7 +273,7 @@ func TestWildcardKnowsWhatExisted(t *testing.T) {
 			of := newPlace()
 			of.claim = journal.Claim{Known: true, State: journal.State{CRD: "*.example.com", Active: active}}
 			pattern := of.process(t, nil).flow
-			<-pattern.StartDrain(ctx, Target{}, 1).Done()
+			<-pattern.StartDrain(ctx, Target{Rules: Everything()}, 1).Done()
 			p := newPlace()
 			h := p.process(t, pattern)
 			h.target.Existing, h.target.Created = true, test.created

@@ -2,12 +2,11 @@ package flow
 
 import (
 	"context"
-	"errors"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/internal/failpoint"
@@ -27,16 +26,12 @@ type Target struct {
 	// Created is when the CRD was, in seconds of Unix time by the API server's
 	// clock; 0 where there is none.
 	Created int64
-	// Events are the types of events that are delivered.
-	Events events.Set
+	// Rules say what of the objects and their changes is delivered.
+	Rules *Rules
 }
 
-// selection stands, in the journal, for what the route selects. Where it is
-// another than it was, a list is compared with the ledger.
-func (t Target) selection() string { return "events=" + t.Events.String() }
-
 // Run follows a target and delivers what it finds, until it is told to stop,
-// to drain or to abort. It is the handler of its source. When Done is closed,
+// to drain or to abort. When Done is closed,
 // no goroutine, watch or informer of it is left.
 type Run struct {
 	flow   *Flow
@@ -45,8 +40,11 @@ type Run struct {
 	queue  *queue
 	series series
 	// source hands what happens from a resource version on, or all that there
-	// is, to the run's methods until ctx is done.
-	source func(ctx context.Context, from sources.Start) error
+	// is, to a watcher until ctx is done.
+	source func(ctx context.Context, to *watcher, from sources.Start) error
+	// presence says whether an object exists that left a selection.
+	presence presence
+	watchers []*watcher
 
 	following  context.Context // done: no longer listen
 	listenNot  context.CancelFunc
@@ -60,19 +58,19 @@ type Run struct {
 	others bool
 	// anew: what was delivered before is not in the place where events go now.
 	anew bool
-	// These belong to the source's goroutine. first: a list is the first one
-	// of its incarnation. resync is the requested one that is under way.
-	// reselected: the route selects otherwise than when the ledger was kept,
-	// until all is told of that it selects now. surveys: the next list is a
-	// survey. behind: it had something that the watch has yet to tell.
-	// surveyed: when it was made, until the watch has come as far.
-	first      bool
+	// handling is held by the one watcher that makes something of what it
+	// hears, so that the others wait when it does. It guards what follows, and
+	// what watchers have of their own. resync is the requested one that is under
+	// way, reselected that the route selects otherwise than when the ledger was
+	// kept, each until all is told of it. told is what no event that was made
+	// before this run has a later sequence than. past is nil where nobody asks
+	// what objects were like before.
+	handling   sync.Mutex
 	resync     uint64
 	reselected bool
-	surveys    bool
-	behind     bool
-	surveyed   uint64
-	draining   bool // the source is not listened to any more
+	told       uint64
+	past       past
+	draining   bool // nobody is listened to any more
 
 	// unanswered is what is left of the batch that was on its way when
 	// delivering ended; only deliver writes it.
@@ -87,6 +85,12 @@ type Run struct {
 	err     error
 }
 
+// presence is what of sources.Presence a run needs.
+type presence interface {
+	Of(ctx context.Context, r sources.Resource, namespace, name string) (uid types.UID, asOf uint64, err error)
+	All(ctx context.Context, r sources.Resource, namespace string, object func(*metav1.PartialObjectMetadata)) (asOf uint64, err error)
+}
+
 // afterGone is how long a run goes on listening when its CRD is gone: the API
 // server may still be sending the deletions that it made before it ended the
 // watch, and an object's last state is better than the deduction that it is gone.
@@ -94,7 +98,7 @@ const afterGone = 2 * time.Second
 
 // Start begins to follow the target. ctx ending is an abort.
 func (f *Flow) Start(ctx context.Context, target Target) *Run {
-	f.condition.setActive(rule(target.Resource), "")
+	f.condition.setActive(rules(target), "")
 	r := f.newRun(ctx, target)
 	r.series.starts.Inc()
 	go r.run(true)
@@ -110,7 +114,7 @@ func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Ru
 	if !f.isClaimed() {
 		going = goneUnknown
 	}
-	f.condition.setActive(rule(target.Resource), going)
+	f.condition.setActive(rules(target), going)
 	r := f.newRun(ctx, target)
 	r.absent = absent
 	go r.run(false)
@@ -126,7 +130,7 @@ func (f *Flow) StartDrainOthers(ctx context.Context, target Target) *Run {
 	if !f.isClaimed() {
 		going = goneUnknown
 	}
-	f.condition.setActive(rule(target.Resource), going)
+	f.condition.setActive(rules(target), going)
 	r := f.newRun(ctx, target)
 	r.others = true
 	go r.run(false)
@@ -153,9 +157,18 @@ func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 		queue:  newQueue(f.env.Memory),
 		series: f.env.Metrics.of(f.id),
 		done:   make(chan struct{}),
+
+		presence: f.env.API.Presence,
+		saver:    saver{digestsStay: target.Rules.digestsStay()},
 	}
-	r.source = func(ctx context.Context, from sources.Start) error {
-		return sources.Follow(ctx, f.env.API, target.Resource, from, r)
+	for _, namespace := range target.Rules.namespaces() {
+		r.watchers = append(r.watchers, &watcher{run: r, namespace: namespace})
+	}
+	if target.Rules.needsPast() {
+		r.past = past{}
+	}
+	r.source = func(ctx context.Context, to *watcher, from sources.Start) error {
+		return sources.Follow(ctx, f.env.API, target.Resource, target.Rules.selected(to.namespace), from, to)
 	}
 	r.delivering, r.deliverNot = context.WithCancel(ctx)
 	r.following, r.listenNot = context.WithCancel(r.delivering)
@@ -262,23 +275,65 @@ func (r *Run) run(follow bool) {
 	r.finish(absent)
 }
 
-// follow hands what the source brings to the handler's methods, until the run
-// is told to end. A source that cannot go on is not asked again.
+// follow hands what the sources bring to the watchers, until the run is told to
+// end. A source that cannot go on is not asked again, and ends the others.
 func (r *Run) follow() {
-	if position, listed := r.flow.ledger.resume(); !r.isRewound() {
-		from := sources.Start{}
-		if listed && position > 0 {
-			r.surveys = r.resync != 0 || r.reselected
-			from = sources.Start{Position: strconv.FormatUint(position, 10), Survey: r.surveys}
+	if !r.isRewound() {
+		var following sync.WaitGroup
+		for _, w := range r.watchers {
+			from := w.start()
+			following.Go(func() {
+				if err := r.source(r.sourcing, w, from); err != nil {
+					r.fail(err)
+					r.sourceNot(err)
+				}
+			})
 		}
-		if err := r.source(r.sourcing, from); err != nil {
-			r.fail(err)
+		following.Wait()
+		if r.Err() != nil {
 			return
 		}
 	}
 	if r.isRewound() {
 		<-r.following.Done()
 	}
+}
+
+// partDone takes note that one more watch has told its part of the requested
+// resync, or of what the route selects now. When all have, what is left is told
+// of: objects that none of them selects. It tells whether that was done before
+// ctx ended.
+func (r *Run) partDone(ctx context.Context) bool {
+	owing := 0
+	newest := uint64(0)
+	for _, w := range r.watchers {
+		if w.owes {
+			owing++
+		}
+		newest = max(newest, w.version)
+	}
+	if owing > 1 {
+		return true
+	}
+	if r.reselected {
+		for _, w := range r.watchers {
+			absent := r.flow.ledger.where(func(key string, of row) bool {
+				return w.covers(key) && of.list != w.list && of.version <= w.version
+			})
+			if !r.ended(ctx, absent, w.version, progress{}, true) {
+				return false
+			}
+		}
+		unwatched := r.flow.ledger.where(func(key string, _ row) bool {
+			return !slices.ContainsFunc(r.watchers, func(w *watcher) bool { return w.covers(key) })
+		})
+		if !r.ended(ctx, unwatched, newest, progress{}, true) {
+			return false
+		}
+	}
+	r.queue.mark(progress{resync: r.resync, selection: r.target.Rules.selection()})
+	r.resync, r.reselected = 0, false
+	return true
 }
 
 // isRewound tells whether the API server has been put back to before what was
@@ -316,26 +371,11 @@ func (r *Run) finish(absent uint64) {
 func (r *Run) drain(absent uint64) {
 	r.draining = true
 	for _, left := range r.flow.ledger.upTo(absent) {
-		if !r.remove(r.delivering, left, absent, 0) {
+		if !r.remove(r.delivering, left, absent, progress{}, 0) {
 			return
 		}
 		failpoint.Here(failpoint.WhileDraining)
 	}
-}
-
-// Condition takes the API server's answer to a list or watch.
-func (r *Run) Condition(err error) {
-	if rewound, is := errors.AsType[*sources.RewoundError](err); is {
-		r.rewound(rewound)
-		return
-	}
-	r.mu.Lock()
-	r.missing = apierrors.IsNotFound(err)
-	if r.missing && r.absent != 0 {
-		r.listenNot()
-	}
-	r.mu.Unlock()
-	r.flow.condition.setSource(err)
 }
 
 // rewound notes that what the API server tells is older than what was

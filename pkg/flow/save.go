@@ -20,10 +20,13 @@ const (
 // saver knows what of a run has to be recorded, and when. It belongs to
 // deliver, and to finish after that.
 type saver struct {
-	rows   map[string]journal.Row // that no event in the journal's place tells, by key
-	dirty  bool                   // something is to be recorded
-	urgent bool                   // and others wait for it
-	last   time.Time              // when something was recorded
+	rows map[string]journal.Row // that no event in the journal's place tells, by key
+	// digestsStay: rows may have their digest.
+	digestsStay bool
+
+	dirty  bool      // something is to be recorded
+	urgent bool      // and others wait for it
+	last   time.Time // when something was recorded
 	timer  *time.Timer
 
 	snapshot    chan struct{} // closed when the one that is being written is
@@ -40,7 +43,7 @@ func (s *saver) take(rows map[string]journal.Row) {
 // note takes what an item leaves to be recorded.
 func (s *saver) note(i *item, exact bool) {
 	s.dirty = true
-	s.urgent = s.urgent || i.listed
+	s.urgent = s.urgent || i.listed || slices.ContainsFunc(i.also, func(r reached) bool { return r.listed })
 	_, unsaved := s.rows[i.key]
 	switch {
 	case i.key == "":
@@ -56,10 +59,15 @@ func (s *saver) note(i *item, exact bool) {
 	if s.rows == nil {
 		s.rows = map[string]journal.Row{}
 	}
-	s.rows[i.key] = journal.Row{
+	row := journal.Row{
 		Key: i.key, UID: i.row.uid, Version: i.row.version, Gone: i.gone,
 		Sent: i.row.is(sent), Buried: i.row.is(buried), Risen: i.row.is(risen),
+		Deselected: i.deselected, Listed: i.raised,
 	}
+	if s.digestsStay {
+		row.Digest = i.digest
+	}
+	s.rows[i.key] = row
 	s.urgent = s.urgent || len(s.rows) >= mostUnsaved
 }
 
@@ -107,7 +115,7 @@ func (s *saver) wait() {
 func (r *Run) save(ctx context.Context) bool {
 	s := &r.saver
 	state := r.stateNow()
-	if len(s.rows) == 0 && !s.refer && state == r.flow.state {
+	if len(s.rows) == 0 && !s.refer && state.Equal(r.flow.state) {
 		s.dirty, s.urgent, s.last = false, false, time.Now()
 		r.startSnapshot() //nolint:contextcheck // as below
 		return true

@@ -3,11 +3,11 @@ package flow
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // State is how a flow is, in the words of the status page.
@@ -37,15 +37,17 @@ func States() []State {
 type condition struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
-	rule    string // what a role must grant for the flow to list and watch
-	idle    State  // Waiting, Failed or Stopped while nothing runs; empty while something does
-	reason  string // why it is idle
-	going   string // why the CRD is going; empty while it is not
-	listed  bool
-	source  error  // why the API server does not let us list or watch
+	mu     sync.Mutex
+	rules  map[string]string // what a role must grant for the flow to list and watch, by namespace
+	idle   State             // Waiting, Failed or Stopped while nothing runs; empty while something does
+	reason string            // why it is idle
+	going  string            // why the CRD is going; empty while it is not
+	listed bool
+	// sources are why the API server does not let us list or watch, by namespace.
+	sources map[string]error
 	missing bool   // the API server said 404 once; it is told when it says so again
 	sink    error  // why the sink does not take events
+	when    string // that the route's expression fails, in words
 	invalid error  // what the API server sent that cannot be understood
 	rewound string // the API server has less than was delivered, in words
 	gap     string // why the ledger may be incomplete
@@ -86,8 +88,9 @@ func (c *condition) now() (State, string, string) {
 	var err string
 	switch {
 	case c.idle != "":
-	case c.source != nil:
-		err = c.source.Error()
+	case len(c.sources) > 0:
+		_, source := c.source()
+		err = source.Error()
 	case c.invalid != nil:
 		err = c.invalid.Error()
 	case c.sink != nil:
@@ -98,11 +101,23 @@ func (c *condition) now() (State, string, string) {
 		err = c.gap
 	case c.buried != "":
 		err = c.buried
+	case c.when != "":
+		err = c.when
 	}
 	return state, reason, err
 }
 
+// source is why the API server does not let us list or watch a namespace, the
+// first of those where it does not. The lock is held.
+func (c *condition) source() (namespace string, err error) {
+	for _, namespace := range slices.Sorted(maps.Keys(c.sources)) {
+		return namespace, c.sources[namespace]
+	}
+	return "", nil
+}
+
 func (c *condition) state() (State, string) {
+	namespace, source := c.source()
 	switch {
 	case c.idle != "":
 		return c.idle, c.reason
@@ -114,8 +129,8 @@ func (c *condition) state() (State, string) {
 		return Waiting, reason
 	case c.going != "":
 		reason := c.going
-		if c.source != nil {
-			reason += "; listing and watching its objects does not work: " + c.source.Error()
+		if source != nil {
+			reason += "; listing and watching its objects does not work: " + source.Error()
 		}
 		if c.sink != nil {
 			reason += "; the sink does not take events, retrying: " + c.sink.Error()
@@ -123,10 +138,10 @@ func (c *condition) state() (State, string) {
 		return Draining, reason
 	case c.rewound != "":
 		return Blocked, c.rewound
-	case c.source != nil && apierrors.IsForbidden(c.source):
-		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rule, c.source)
-	case c.source != nil:
-		return Failed, "listing and watching at the API server does not work, retrying: " + c.source.Error()
+	case source != nil && apierrors.IsForbidden(source):
+		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rules[namespace], source)
+	case source != nil:
+		return Failed, "listing and watching at the API server does not work, retrying: " + source.Error()
 	case c.invalid != nil:
 		return Failed, "what the API server sent cannot be made an event, and is left out; everything else is delivered: " + c.invalid.Error()
 	case c.sink != nil:
@@ -135,8 +150,10 @@ func (c *condition) state() (State, string) {
 		return Starting, ""
 	case c.gap != "":
 		return Running, c.gap
-	default:
+	case c.buried != "":
 		return Running, c.buried
+	default:
+		return Running, c.when
 	}
 }
 
@@ -145,10 +162,10 @@ func (c *condition) setIdle(state State, reason string) {
 }
 
 // setActive says that a run has begun.
-func (c *condition) setActive(rule, going string) {
+func (c *condition) setActive(rules map[string]string, going string) {
 	c.change(func() {
-		c.idle, c.reason, c.rule, c.going, c.listed = "", "", rule, going, false
-		c.source, c.missing, c.invalid, c.rewound, c.buried = nil, false, nil, "", ""
+		c.idle, c.reason, c.rules, c.going, c.listed = "", "", rules, going, false
+		c.sources, c.missing, c.invalid, c.rewound, c.buried, c.when = nil, false, nil, "", "", ""
 	})
 }
 
@@ -169,20 +186,46 @@ func (c *condition) setBuried(w string) {
 	})
 }
 
-// setSource takes the answer to the last list or watch. A first 404 is not
-// told yet: it is what every CRD's removal looks like from here, and a moment
-// later the CRD itself tells more.
-func (c *condition) setSource(err error) {
+// setWhen is told once, however many objects there are.
+func (c *condition) setWhen(w string) {
 	c.change(func() {
-		first := apierrors.IsNotFound(err) && !c.missing
-		c.missing = apierrors.IsNotFound(err)
-		if !first {
-			c.source = err
+		if c.when == "" {
+			c.when = w
+			c.log.Warn("an event is sent though its route's expression fails", "reason", w)
 		}
 	})
 }
 
-// rule is the RBAC rule that lists and watches a resource, in the words of a role.
-func rule(r sources.Resource) string {
-	return fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", r.Kind.Group, r.Plural)
+// setSource takes the answer to the last list or watch of a namespace. A first
+// 404 is not told yet: it is what every CRD's removal looks like from here, and
+// a moment later the CRD itself tells more.
+func (c *condition) setSource(namespace string, err error) {
+	c.change(func() {
+		first := apierrors.IsNotFound(err) && !c.missing
+		c.missing = apierrors.IsNotFound(err)
+		switch {
+		case first:
+		case err == nil:
+			delete(c.sources, namespace)
+		default:
+			if c.sources == nil {
+				c.sources = map[string]error{}
+			}
+			c.sources[namespace] = err
+		}
+	})
+}
+
+// rules are the RBAC rules that list and watch what the target needs, by
+// namespace, in the words of a role.
+func rules(t Target) map[string]string {
+	rules := map[string]string{}
+	for _, namespace := range t.Rules.namespaces() {
+		rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", t.Resource.Kind.Group, t.Resource.Plural)
+		if namespace != allNamespaces {
+			rule += " in namespace " + namespace
+		}
+		rules[namespace] = rule
+	}
+	return rules
 }

@@ -18,89 +18,90 @@ import (
 func TestSurvey(t *testing.T) {
 	ctx := t.Context()
 	const request = 1
-	ends := events.NewSet(events.Deleted)
+	ends := only(t, events.Deleted)
 	for _, test := range []struct {
 		why    string
-		before events.Set // what the route selected at first; 0: as afterwards
+		before *Rules // what the route selected at first; nil: as afterwards
 		resync uint64
 		tell   func(*Run)
 		want   []string
 		done   bool // when the run has ended
 	}{
-		{"a resync of what has not changed", 0, request, func(r *Run) {
+		{"a resync of what has not changed", nil, request, func(r *Run) {
 			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
 		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1"}, true},
-		{"what has changed is the watch's to tell, each version, and then again", 0, request, func(r *Run) {
+		{"what has changed is the watch's to tell, each version, and then again", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 13), object("b", "", 6))
 			r.Changed(ctx, object("a", "", 12))
 			r.Changed(ctx, object("a", "", 13))
 			r.Progressed(ctx, "20")
 		}, []string{"existing ns/b@6 r1", "updated ns/a@12", "existing ns/a@12 r1", "updated ns/a@13"}, true},
-		{"and the resync is not done before", 0, request, func(r *Run) {
+		{"and the resync is not done before", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 13), object("b", "", 6))
 			r.Changed(ctx, object("a", "", 12))
 		}, []string{"existing ns/b@6 r1", "updated ns/a@12", "existing ns/a@12 r1"}, false},
-		{"what is new is not told twice", 0, request, func(r *Run) {
+		{"what is new is not told twice", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 5), object("b", "", 6), object("c", "", 15))
 			r.Changed(ctx, object("c", "", 15))
 			r.Changed(ctx, object("c", "", 21))
 		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1", "created ns/c@15", "updated ns/c@21"}, true},
-		{"what is gone ends by the watch", 0, request, func(r *Run) {
+		{"what is gone ends by the watch", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 5))
 			r.Deleted(ctx, object("b", "", 12))
 			r.Changed(ctx, object("a", "", 21))
 		}, []string{"existing ns/a@5 r1", "deleted ns/b@12", "updated ns/a@21"}, true},
-		{"a namesake comes by the watch", 0, request, func(r *Run) {
+		{"a namesake comes by the watch", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "2", 15), object("b", "", 6))
 			r.Deleted(ctx, object("a", "", 12))
 			r.Changed(ctx, object("a", "2", 15))
 			r.Progressed(ctx, "20")
 		}, []string{"existing ns/b@6 r1", "deleted ns/a@12", "created ns/a@15"}, true},
-		{"the history is gone after the survey", 0, request, func(r *Run) {
+		{"the history is gone after the survey", nil, request, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 13), object("b", "", 6), object("c", "", 14))
 			list(ctx, r, 30, object("a", "", 25), object("b", "", 26), object("c", "", 14))
 		}, []string{"existing ns/b@6 r1", "updated ns/a@25 coalesced", "existing ns/a@25 r1", "updated ns/b@26 coalesced", "created ns/c@14"}, true},
-		{"the survey breaks off and begins again", 0, request, func(r *Run) {
+		{"the survey breaks off and begins again", nil, request, func(r *Run) {
 			_ = r.ListStarted(ctx, "20")
 			r.Listed(ctx, object("a", "", 5))
 			list(ctx, r, 21, object("a", "", 5), object("b", "", 6))
 		}, []string{"existing ns/a@5 r1", "existing ns/b@6 r1"}, true},
-		{"the survey breaks off with the run", 0, request, func(r *Run) {
+		{"the survey breaks off with the run", nil, request, func(r *Run) {
 			_ = r.ListStarted(ctx, "20")
 			r.Listed(ctx, object("a", "", 5))
 		}, []string{"existing ns/a@5 r1"}, false},
 		{"the route selects more: what it never sent exists, once", ends, 0, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
 			r.Changed(ctx, object("a", "", 21))
-		}, []string{"existing ns/a@5", "existing ns/b@6", "updated ns/a@21"}, true},
+		}, []string{"existing ns/a@5 s20", "existing ns/b@6 s20", "updated ns/a@21"}, true},
 		{"the route selects more, and objects have changed", ends, 0, func(r *Run) {
 			list(ctx, r, 20, object("a", "", 13), object("b", "", 6), object("c", "", 14))
 			r.Changed(ctx, object("a", "", 12))
 			r.Changed(ctx, object("a", "", 13))
 			r.Changed(ctx, object("c", "", 14))
-		}, []string{"existing ns/b@6", "updated ns/a@12", "updated ns/a@13", "created ns/c@14"}, true},
+			r.Progressed(ctx, "20")
+		}, []string{"existing ns/b@6 s20", "updated ns/a@12", "updated ns/a@13", "created ns/c@14"}, true},
 		{"the route selects more, and the list breaks off with the run", ends, 0, func(r *Run) {
 			_ = r.ListStarted(ctx, "20")
 			r.Listed(ctx, object("a", "", 5))
-		}, []string{"existing ns/a@5"}, false},
+		}, []string{"existing ns/a@5 s20"}, false},
 	} {
 		t.Run(test.why, func(t *testing.T) {
 			h := newHarness(t)
-			after := h.target.Events
-			if test.before != 0 {
-				h.target.Events = test.before
+			after := h.target.Rules
+			if test.before != nil {
+				h.target.Rules = test.before
 			}
 			first := h.start(ctx)
 			list(ctx, first, 10, object("a", "", 5), object("b", "", 6))
 			first.Stop(time.Minute)
 			<-first.Done()
 			began := []string{"created ns/a@5", "created ns/b@6"}
-			if test.before != 0 {
+			if test.before != nil {
 				began = []string{}
 			}
 			h.out.wait(t, began...)
 
-			h.target.Events = after
+			h.target.Rules = after
 			if test.resync != 0 {
 				h.flow.RequestResync(later + test.resync)
 			}
@@ -190,7 +191,7 @@ func TestRisen(t *testing.T) {
 	drain := h.flow.StartDrain(ctx, h.target, 20)
 	<-drain.Done()
 	h.target.CRD = "crd-2"
-	h.flow.condition.setActive("", "")
+	h.flow.condition.setActive(nil, "")
 	run(func(r *Run) {
 		list(ctx, r, 30, object("a", "", 5))
 		r.Changed(ctx, object("a", "", 31))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"reflect"
 
 	"github.com/google/uuid"
 )
@@ -30,6 +31,16 @@ type Row struct {
 	Risen bool
 	// Resync is the requested resync that told of this version; 0 for none.
 	Resync uint64
+	// Deselected: the end, of which Gone tells, is that the route no longer
+	// selected the object; it may come back.
+	Deselected bool
+	// Listed is the resource version of the list by which a changed selection
+	// brought the object up, which had not changed itself: the row is newer
+	// than any up to there, whatever its Version. 0 otherwise.
+	Listed uint64
+	// Digest stands for what of this version counts as a change; zero where
+	// that is not known.
+	Digest [16]byte
 }
 
 // Phase is how far a flow has come with its CRD.
@@ -57,8 +68,12 @@ type State struct {
 	// Existing: what the first list tells of are existing objects, not created ones.
 	Existing bool `json:"existing,omitempty"`
 	// Position is W: everything up to this resource version is durable. 0
-	// where there is none to go on from.
-	Position uint64 `json:"position,omitempty"`
+	// where there is none to go on from. Where the route names namespaces,
+	// each has a watch of its own, and a W in Positions; one of 0 says that a
+	// complete list of the namespace has been durable, and none is there to go
+	// on from.
+	Position  uint64            `json:"position,omitempty"`
+	Positions map[string]uint64 `json:"positions,omitempty"`
 	// Rewound is the position that the API server's history was found to end
 	// before: etcd was restored from a backup. Nothing goes on before a resync
 	// is requested.
@@ -77,6 +92,9 @@ type State struct {
 	Resync    uint64 `json:"resync,omitempty"`
 	Resyncing uint64 `json:"resyncing,omitempty"`
 }
+
+// Equal tells whether two states say the same.
+func (s State) Equal(other State) bool { return reflect.DeepEqual(s, other) }
 
 // Claim is what a Journal says when it is claimed.
 type Claim struct {

@@ -18,8 +18,9 @@ import (
 //	rows, 0, uvarint number of rows
 //
 // where a row is uvarint length of the key, key, 16 bytes uid, uvarint
-// version, a byte of flags, and uvarint resync if its flag is set. A key is
-// never empty, so 0 ends the rows; their number tells whether all are there.
+// version, uvarint flags, and, each if its flag is set, uvarint resync,
+// uvarint listed and 16 bytes digest. A key is never empty, so 0 ends the rows;
+// their number tells whether all are there.
 const (
 	magic  = "crbridge ledger\n"
 	format = 1
@@ -32,7 +33,10 @@ const (
 	flagBuried
 	flagResync
 	flagRisen
-	flagsKnown = flagGone | flagSent | flagBuried | flagResync | flagRisen
+	flagDeselected
+	flagListed
+	flagDigest
+	flagsKnown = flagDigest<<1 - 1
 )
 
 // mostKey and mostHeader bound what a damaged snapshot can make its reader
@@ -82,8 +86,8 @@ func AppendRow(b []byte, row Row) []byte {
 	b = append(b, row.Key...)
 	b = append(b, row.UID[:]...)
 	b = binary.AppendUvarint(b, row.Version)
-	flags := byte(0)
-	set := func(is bool, flag byte) {
+	flags := uint64(0)
+	set := func(is bool, flag uint64) {
 		if is {
 			flags |= flag
 		}
@@ -93,9 +97,18 @@ func AppendRow(b []byte, row Row) []byte {
 	set(row.Buried, flagBuried)
 	set(row.Resync != 0, flagResync)
 	set(row.Risen, flagRisen)
-	b = append(b, flags)
+	set(row.Deselected, flagDeselected)
+	set(row.Listed != 0, flagListed)
+	set(row.Digest != [16]byte{}, flagDigest)
+	b = binary.AppendUvarint(b, flags)
 	if row.Resync != 0 {
 		b = binary.AppendUvarint(b, row.Resync)
+	}
+	if row.Listed != 0 {
+		b = binary.AppendUvarint(b, row.Listed)
+	}
+	if row.Digest != [16]byte{} {
+		b = append(b, row.Digest[:]...)
 	}
 	return b
 }
@@ -174,7 +187,7 @@ func ReadRow(r Reader) (row Row, more bool, err error) {
 	if row.Version, err = binary.ReadUvarint(r); err != nil {
 		return Row{}, false, err
 	}
-	flags, err := r.ReadByte()
+	flags, err := binary.ReadUvarint(r)
 	if err != nil {
 		return Row{}, false, err
 	}
@@ -182,8 +195,19 @@ func ReadRow(r Reader) (row Row, more bool, err error) {
 		return Row{}, false, fmt.Errorf("unknown flags %#x", flags)
 	}
 	row.Gone, row.Sent, row.Buried, row.Risen = flags&flagGone != 0, flags&flagSent != 0, flags&flagBuried != 0, flags&flagRisen != 0
+	row.Deselected = flags&flagDeselected != 0
 	if flags&flagResync != 0 {
 		if row.Resync, err = binary.ReadUvarint(r); err != nil {
+			return Row{}, false, err
+		}
+	}
+	if flags&flagListed != 0 {
+		if row.Listed, err = binary.ReadUvarint(r); err != nil {
+			return Row{}, false, err
+		}
+	}
+	if flags&flagDigest != 0 {
+		if _, err := io.ReadFull(r, row.Digest[:]); err != nil {
 			return Row{}, false, err
 		}
 	}

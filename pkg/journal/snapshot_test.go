@@ -23,7 +23,8 @@ func rows() []Row {
 	id := uuid.MustParse("0b1cbd9e-2a30-4bd3-9a7c-0e2f5d1a7b11")
 	return []Row{
 		{Key: "default/one", UID: id, Version: 1},
-		{Key: "cluster-scoped", UID: uuid.Nil, Version: math.MaxUint64, Gone: true, Sent: true, Buried: true, Risen: true, Resync: math.MaxUint64},
+		{Key: "cluster-scoped", UID: uuid.Nil, Version: math.MaxUint64, Gone: true, Sent: true, Buried: true, Risen: true, Resync: math.MaxUint64,
+			Deselected: true, Listed: math.MaxUint64, Digest: [16]byte{15: 1}},
 		{Key: "default/one", UID: id, Version: 2, Sent: true}, // a key may come again
 		{Key: strings.Repeat("n", 253) + "/" + strings.Repeat("o", 253), UID: id},
 	}
@@ -89,9 +90,8 @@ func TestDamagedSnapshotIsTold(t *testing.T) {
 		{"flags of a newer bridge", func() []byte {
 			b := append(slices.Clone(begin), 2, '{', '}')
 			b = AppendRow(b, Row{Key: "k"})
-			b[len(b)-1] = 1 << 7
-			return b
-		}(), "it is damaged: row 1: unknown flags 0x80"},
+			return binary.AppendUvarint(b[:len(b)-1], 1<<8)
+		}(), "it is damaged: row 1: unknown flags 0x100"},
 		{"fewer rows than were written", append(append(slices.Clone(begin), 2, '{', '}'), 0, 3), "it is damaged: the number of its rows, which is 0 is wrong"},
 		{"more behind it", append(slices.Clone(whole), 0), "it is damaged: its end is wrong"},
 	} {

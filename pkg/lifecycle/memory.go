@@ -111,7 +111,7 @@ func (s *Supervisor) remember(runs context.Context, all []sinks.Kept) {
 // claimed at once, so that it is known from now on that their routes are active.
 func (s *Supervisor) beginAbsent(runs context.Context) {
 	for _, e := range s.patterns {
-		e.target.Events = e.types()
+		e.target.Rules = s.rules[e.route.Name]
 		s.watch(runs, e, e.flow.StartDrain(runs, e.target, s.asOf))
 	}
 	for i := range s.options.Routes {

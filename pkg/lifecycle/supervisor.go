@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"maps"
@@ -14,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/pkg/config"
-	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/journal"
 	"github.com/crbridge/crbridge/pkg/sinks"
@@ -62,6 +62,8 @@ type Supervisor struct {
 	patterns map[flow.ID]*entry // of wildcards, which are followed by the entries of what matches
 	leading  bool
 
+	rules map[string]*flow.Rules // of the routes, by name
+
 	// These belong to the goroutine of Start.
 	crds    map[string]observation
 	atStart map[string]types.UID // CRDs that were there when the routes became active
@@ -94,12 +96,19 @@ type entry struct {
 	failure error
 }
 
-// types are the types of events that the flow delivers.
-func (e *entry) types() events.Set { return events.NewSet(e.route.Events...) }
+// rulesOf are the options of a route's rules.
+func rulesOf(r *config.Route) flow.RuleOptions {
+	return flow.RuleOptions{
+		Namespaces: r.Namespaces, LabelSelector: r.LabelSelector, FieldSelector: r.FieldSelector,
+		Events: r.Events, When: r.When, SpecOnly: r.Changes.SpecOnly, Ignore: r.Changes.Ignore,
+		Content: string(r.Payload.Content), Drop: r.Payload.Drop, Keep: r.Payload.Keep, Redact: r.Payload.Redact,
+	}
+}
 
 // NewSupervisor makes the flows of the routes' named CRDs; they wait. Flows of
-// wildcards are made when a CRD matches.
-func NewSupervisor(o Options) *Supervisor {
+// wildcards are made when a CRD matches. It fails where a route's rules cannot
+// be compiled.
+func NewSupervisor(o Options) (*Supervisor, error) {
 	s := &Supervisor{
 		options:      o,
 		observations: make(chan observation),
@@ -113,6 +122,14 @@ func NewSupervisor(o Options) *Supervisor {
 		resyncs:      map[string]uint64{},
 		crds:         map[string]observation{},
 		flapping:     map[flow.ID]starts{},
+		rules:        map[string]*flow.Rules{},
+	}
+	for i := range o.Routes {
+		rules, err := flow.NewRules(rulesOf(&o.Routes[i]))
+		if err != nil {
+			return nil, fmt.Errorf("route %s: %w", o.Routes[i].Name, err)
+		}
+		s.rules[o.Routes[i].Name] = rules
 	}
 	for i := range o.Routes {
 		route := &o.Routes[i]
@@ -139,7 +156,7 @@ func NewSupervisor(o Options) *Supervisor {
 			keeper.Notify(sinks.Listener{Fenced: func(err *journal.FencedError) { s.fail(err) }, Resync: s.requests.add})
 		}
 	}
-	return s
+	return s, nil
 }
 
 // idle is how a flow is of which nothing is known yet.
@@ -348,7 +365,7 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 		e.run.Drain(absent)
 	case e.flow.Holds(absent):
 		if s.mayStart(runs, e) {
-			e.target.Events = e.types()
+			e.target.Rules = s.rules[e.route.Name]
 			s.watch(runs, e, e.flow.StartDrain(runs, e.target, absent))
 		}
 	default:
@@ -381,7 +398,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	version, err := crd.choose(e.route.Version)
 	target := flow.Target{
 		Resource: crd.resource(version), CRD: crd.UID,
-		Existing: s.atStart[crd.Name] == crd.UID, Created: crd.Created, Events: e.types(),
+		Existing: s.atStart[crd.Name] == crd.UID, Created: crd.Created, Rules: s.rules[e.route.Name],
 	}
 	switch {
 	case e.run != nil && err == nil && target == e.target:
@@ -392,7 +409,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 		e.run.Stop(rebuildGrace)
 	case (err != nil || !crd.Established) && e.flow.HoldsOthers(crd.UID):
 		if s.mayStart(runs, e) {
-			e.target.CRD, e.target.Events = crd.UID, e.types()
+			e.target.CRD, e.target.Rules = crd.UID, s.rules[e.route.Name]
 			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target))
 		}
 	case err != nil:

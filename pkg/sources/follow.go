@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -22,6 +24,8 @@ type Cluster struct {
 	// History is asked before each watch whether what was heard of is still
 	// there. Nil asks nothing.
 	History *History
+	// Presence is asked whether an object that left a selection still exists.
+	Presence *Presence
 }
 
 // Resource is what to follow, as its CRD describes it.
@@ -29,6 +33,15 @@ type Resource struct {
 	Kind       schema.GroupVersionKind
 	Plural     string
 	Namespaced bool
+}
+
+// Selection says which objects of a resource are followed. The API server
+// evaluates it.
+type Selection struct {
+	Namespace string // empty: all
+	// Labels and Fields are selectors, as the API server takes them. Empty
+	// ones select everything.
+	Labels, Fields string
 }
 
 // Start is where following begins.
@@ -44,8 +57,10 @@ type Start struct {
 	Survey bool
 }
 
-// Follow hands everything that happens to the resource's objects to the
-// handler until ctx is done. When it returns, its informer has been removed,
+// Follow hands everything that happens to the resource's selected objects to
+// the handler until ctx is done. An object that leaves the selection is handed
+// over like one that was deleted, and one that comes into it like one that was
+// created. When it returns, its informer has been removed,
 // its watch is closed and no goroutine of it is left. Errors of the API server
 // go to the handler and are retried; Follow fails only where nothing could be
 // started.
@@ -53,11 +68,18 @@ type Start struct {
 // Each call has a cache of its own: a shared one waits for all its informers,
 // and what controller-runtime has stopped cannot be started again
 // (https://github.com/kubernetes-sigs/controller-runtime/issues/2983).
-func Follow(ctx context.Context, cluster Cluster, r Resource, from Start, handler Handler) error {
+func Follow(ctx context.Context, cluster Cluster, r Resource, selected Selection, from Start, handler Handler) error {
+	options, err := selected.options()
+	if err != nil {
+		return fmt.Errorf("selection of %s: %w", r.Kind, err)
+	}
 	objects, err := cache.New(cluster.Config, cache.Options{
-		HTTPClient: cluster.HTTP,
-		Scheme:     runtime.NewScheme(),
-		Mapper:     r.mapper(),
+		HTTPClient:           cluster.HTTP,
+		Scheme:               runtime.NewScheme(),
+		Mapper:               r.mapper(),
+		DefaultNamespaces:    options.DefaultNamespaces,
+		DefaultLabelSelector: options.DefaultLabelSelector,
+		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
 			return NewInformer(lw, example, from, cluster.History, handler)
 		},
@@ -91,6 +113,24 @@ func Follow(ctx context.Context, cluster Cluster, r Resource, from Start, handle
 		return fmt.Errorf("informer for %s: %w", r.Kind, err)
 	}
 	return nil
+}
+
+// options are the parts of a cache's options that select.
+func (s Selection) options() (o cache.Options, err error) {
+	if s.Namespace != "" {
+		o.DefaultNamespaces = map[string]cache.Config{s.Namespace: {}}
+	}
+	if s.Labels != "" {
+		if o.DefaultLabelSelector, err = labels.Parse(s.Labels); err != nil {
+			return o, fmt.Errorf("label selector: %w", err)
+		}
+	}
+	if s.Fields != "" {
+		if o.DefaultFieldSelector, err = fields.ParseSelector(s.Fields); err != nil {
+			return o, fmt.Errorf("field selector: %w", err)
+		}
+	}
+	return o, nil
 }
 
 // mapper knows just this resource, so that no discovery is asked: the CRD has

@@ -2,9 +2,13 @@ package sources
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
+
+// ErrTooSoon is a handler's word for a list that should be made again later.
+var ErrTooSoon = errors.New("the list has to be of a later moment")
 
 // Handler takes what the API server says about the objects of one resource.
 //
@@ -19,7 +23,8 @@ type Handler interface {
 	// that resource version: the first one, or one that the API server's watch
 	// history made necessary. Objects of an earlier list that did not get to
 	// ListFinished are void. An error refuses the list; it is told as a
-	// Condition, and a list tried again later.
+	// Condition, and a list tried again later. ErrTooSoon is not told: a list
+	// is made again in a moment, until it has a later resource version.
 	ListStarted(ctx context.Context, resourceVersion string) error
 	// Listed gives one object of the list.
 	Listed(ctx context.Context, object *unstructured.Unstructured)
@@ -29,11 +34,17 @@ type Handler interface {
 
 	// Changed gives an object that was created or updated.
 	Changed(ctx context.Context, object *unstructured.Unstructured)
-	// Deleted gives the last state of an object that is gone; its resource
-	// version is that of the deletion.
+	// Deleted gives the last state of an object that is gone or, where objects
+	// are selected, no longer selected; its resource version is that of the
+	// deletion or the change.
 	Deleted(ctx context.Context, object *unstructured.Unstructured)
 	// Progressed says that nothing else happened up to this resource version.
 	Progressed(ctx context.Context, resourceVersion string)
+
+	// CaughtUp says that the watch that followed a survey has been open for a
+	// while, so that it should have told of all that the survey knew. Nobody
+	// can promise that: something may still come.
+	CaughtUp(ctx context.Context)
 
 	// Condition says how the last request to list or watch went: nil where the
 	// API server granted it, a *RewoundError where it has less than was heard

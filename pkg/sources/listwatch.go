@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,15 @@ const (
 	mostPage  = 500
 )
 
+// tooSoon is the pause after a list that was refused with ErrTooSoon. The API
+// server's own leases have it write something every 10 s at least.
+const tooSoon = 250 * time.Millisecond
+
+// catchUp is how long the watch that follows a survey has until its handler is
+// told that it should have caught up. The API server sends at once what its
+// cache has; when there is no more of it, it does not say.
+const catchUp = 2 * time.Second
+
 // listWatch stands between the reflector and the API server. A list that the
 // reflector asks for is
 //
@@ -43,6 +53,7 @@ type listWatch struct {
 
 	mu      sync.Mutex
 	survey  bool // a list is wanted before the first watch, although that begins at resume
+	behind  bool // the next watch has to catch up with the survey
 	closed  bool
 	expired bool // the API server no longer has the history from the reflector's position
 	running sync.WaitGroup
@@ -112,6 +123,7 @@ func (l *listWatch) surveys() bool {
 func (l *listWatch) listDone() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.behind = l.survey
 	l.expired, l.survey = false, false
 }
 
@@ -149,7 +161,15 @@ func (l *listWatch) list(ctx context.Context, options metav1.ListOptions) (runti
 func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err error) {
 	for {
 		resourceVersion, err = l.listOnce(ctx)
-		if err == nil || ctx.Err() != nil || !apierrors.IsResourceExpired(err) {
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return resourceVersion, err
+		case errors.Is(err, ErrTooSoon):
+			select {
+			case <-time.After(tooSoon):
+			case <-ctx.Done():
+			}
+		case !apierrors.IsResourceExpired(err):
 			return resourceVersion, err
 		}
 	}
@@ -213,6 +233,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		return nil, err
 	}
 	l.handler.Condition(nil)
+	l.catchesUp(ctx)
 	p := newPatientWatch(w, func(err error) { l.failed(ctx, err) })
 	go func() {
 		defer l.running.Done()
@@ -234,6 +255,24 @@ func (l *listWatch) open(ctx context.Context, options metav1.ListOptions) (watch
 		}
 	}
 	return l.inner.WatchWithContext(ctx, options)
+}
+
+// catchesUp tells the handler in a while that the watch should have caught up,
+// if it has to.
+func (l *listWatch) catchesUp(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.behind {
+		return
+	}
+	l.behind = false
+	l.running.Go(func() {
+		select {
+		case <-time.After(catchUp):
+			l.handler.CaughtUp(ctx)
+		case <-ctx.Done():
+		}
+	})
 }
 
 // failed notes why a watch was refused or ended. That the history is gone is

@@ -35,7 +35,7 @@ func startFlow(ctx context.Context, config *rest.Config, publisher sinks.Publish
 	}, publisher, publisher.(journal.Journal), nil) //nolint:forcetypeassert // a stream's publisher is one
 	run := f.Start(ctx, flow.Target{
 		Resource: sources.Resource{Kind: kind, Plural: resource.Resource, Namespaced: true}, CRD: "bench", Existing: true,
-		Events: events.NewSet(events.Types()...),
+		Rules: flow.Everything(),
 	})
 	return &pipeline{
 		delivered: func() int { return int(f.Status().Delivered) },
@@ -68,7 +68,7 @@ func startStock(ctx context.Context, config *rest.Config, publisher sinks.Publis
 		if err != nil {
 			return
 		}
-		event, err := events.New(origin, events.Change{
+		event, err := events.New(origin, nil, events.Change{
 			Type: t, Namespace: u.GetNamespace(), Name: u.GetName(), UID: string(u.GetUID()),
 			ResourceVersion: version, Object: u.Object, Observed: time.Now(),
 		})

@@ -190,7 +190,7 @@ func many(ctx context.Context, n int) (err error) {
 			}
 			var batch []events.Event
 			for object := range each {
-				e, err := events.New(events.Origin{Cluster: "bench", Group: "shop.example.com", Version: "v1", Kind: "Kind", Resource: fmt.Sprintf("kind%d", i), Namespaced: true, Route: "r"},
+				e, err := events.New(events.Origin{Cluster: "bench", Group: "shop.example.com", Version: "v1", Kind: "Kind", Resource: fmt.Sprintf("kind%d", i), Namespaced: true, Route: "r"}, nil,
 					events.Change{Type: events.Created, Namespace: "n", Name: fmt.Sprint("o", object), UID: uuid.NewString(), ResourceVersion: uint64(object + 1), Observed: time.Now()})
 				if err != nil {
 					return err
@@ -278,7 +278,7 @@ func target(crd string) flow.Target {
 	plural, group, _ := strings.Cut(crd, ".")
 	return flow.Target{
 		Resource: sources.Resource{Kind: schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Kind"}, Plural: plural, Namespaced: true},
-		CRD:      "crd", Events: events.NewSet(events.Types()...),
+		CRD:      "crd", Rules: flow.Everything(),
 	}
 }
 

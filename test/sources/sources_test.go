@@ -87,6 +87,7 @@ func (r *recorder) Deleted(_ context.Context, o *unstructured.Unstructured) {
 	r.tell("deleted %s", o.GetName())
 }
 func (r *recorder) Progressed(_ context.Context, version string) { r.at(version) }
+func (r *recorder) CaughtUp(context.Context)                     {}
 
 func (r *recorder) at(version string) {
 	r.mu.Lock()
@@ -232,7 +233,7 @@ func follow(t *testing.T, c sources.Cluster, r sources.Resource, from sources.St
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- sources.Follow(ctx, c, r, from, h) }()
+	go func() { done <- sources.Follow(ctx, c, r, sources.Selection{}, from, h) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
@@ -417,7 +418,7 @@ func TestFollowLeavesNothing(t *testing.T) {
 		r := newRecorder()
 		ctx, cancel := context.WithCancel(t.Context()) // follow would keep a clean-up for each time
 		done := make(chan error, 1)
-		go func() { done <- sources.Follow(ctx, c, w.resource, sources.Start{}, r) }()
+		go func() { done <- sources.Follow(ctx, c, w.resource, sources.Selection{}, sources.Start{}, r) }()
 		r.waitTold(t, "list", "listed one", "listed all")
 		cancel()
 		if err := <-done; err != nil {

@@ -151,7 +151,7 @@ func TestControlMessageThatCannotBeRead(t *testing.T) {
 			if diff := cmp.Diff([]string{"a 1", "b 2"}, l.versions()); diff != "" {
 				t.Errorf("rows (-want +got):\n%s", diff)
 			}
-			if want := (journal.State{CRD: orders.CRD, Version: "v1", Kind: "Order", Namespaced: true}); c.State != want {
+			if want := (journal.State{CRD: orders.CRD, Version: "v1", Kind: "Order", Namespaced: true}); !c.State.Equal(want) {
 				t.Errorf("the state is %+v, want what events tell: %+v", c.State, want)
 			}
 			deliver(t, p, change(t, "c", 3))

@@ -186,7 +186,7 @@ func FuzzEncode(f *testing.F) {
 			events.Origin{
 				Cluster: "demo", Group: "g", Version: "v1", Kind: "K", Resource: "r",
 				Namespaced: namespace != "", Route: route,
-			},
+			}, nil,
 			events.Change{
 				Type: events.Created, Namespace: namespace, Name: name, UID: uid, ResourceVersion: 1,
 				Observed: time.Unix(1, 0), Object: map[string]any{},

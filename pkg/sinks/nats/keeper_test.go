@@ -272,7 +272,7 @@ func TestControlMessagesAreKept(t *testing.T) {
 	p.control.Time = time.Now().Add(-time.Hour / 2)
 	p.refresh(t.Context())
 	after, renewed := lastControl(t, js, p.subject)
-	if renewed <= sequence || after.State != before.State || after.Epoch != before.Epoch {
+	if renewed <= sequence || !after.State.Equal(before.State) || after.Epoch != before.Epoch {
 		t.Errorf("an old control message is %d, %+v now; it was %d, %+v", renewed, after, sequence, before)
 	}
 	deliver(t, p, changeOf(t, orders, events.Updated, "a", 1))

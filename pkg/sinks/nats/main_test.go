@@ -218,7 +218,7 @@ func changeOf(t testing.TB, f sinks.Flow, what events.Type, object string, versi
 		events.Origin{
 			Cluster: "demo", Group: group, Version: "v1", Kind: "Order", Resource: resource,
 			Namespaced: true, Route: f.Route,
-		},
+		}, nil,
 		events.Change{
 			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),

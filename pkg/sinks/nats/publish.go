@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -380,14 +381,23 @@ func rowOf(e *events.Event) journal.Row {
 		value, _ := extensions[attribute].(string)
 		return value
 	})
+	row.Digest = e.Digest
 	return row
 }
+
+// digestHeader has, of an event whose route leaves out updates that touch
+// nothing that counts, what stands for what counts: it is part of the event's
+// row, and none of its attributes.
+const digestHeader = "Crbridge-Digest"
 
 // message is the event as a message.
 func (s *Sink) message(e *events.Event) (*natsgo.Msg, error) {
 	m, err := encode(s.mode, s.subject.Expand(e.Fields), e)
 	if err == nil && s.jetstream != nil && s.mode == Structured {
 		err = mark(m, e)
+	}
+	if err == nil && s.jetstream != nil && e.Digest != [16]byte{} {
+		m.Header[digestHeader] = []string{hex.EncodeToString(e.Digest[:])}
 	}
 	return m, err
 }

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"slices"
@@ -346,12 +347,21 @@ func (p *pass) concerned(m jetstream.Msg) ([]*reading, tailRow) {
 	if !ok {
 		return nil, tailRow{} // nothing that a bridge writes
 	}
+	if digest, err := hex.DecodeString(header.Get(digestHeader)); err == nil {
+		copy(row.Digest[:], digest)
+	}
 	return readings, tailRow{id: id, rows: []journal.Row{row}, apiVersion: get(events.ExtAPIVersion), kind: get(events.ExtKind)}
 }
 
 // readRow is the row of the ledger that an event is, by its id and attributes.
 func readRow(id string, get func(attribute string) string) (row journal.Row, ok bool) {
-	row = journal.Row{Key: get("subject"), Sent: true, Gone: get("type") == events.Deleted.CloudEvent()}
+	row = journal.Row{Key: get("subject"), Sent: true}
+	switch get("type") {
+	case events.Deleted.CloudEvent():
+		row.Gone = true
+	case events.Deselected.CloudEvent():
+		row.Gone, row.Deselected = true, true
+	}
 	var err error
 	if row.UID, err = uuid.Parse(get(events.ExtUID)); err != nil || row.Key == "" || id == "" {
 		return journal.Row{}, false
@@ -359,8 +369,12 @@ func readRow(id string, get func(attribute string) string) (row journal.Row, ok 
 	if row.Version, err = strconv.ParseUint(get(events.ExtResourceVersion), 10, 64); err != nil {
 		return journal.Row{}, false
 	}
-	if _, number, ok := strings.Cut(id, "."+get(events.ExtRoute)+events.ResyncSuffix); ok {
+	route := "." + get(events.ExtRoute)
+	if _, number, ok := strings.Cut(id, route+events.ResyncSuffix); ok {
 		row.Resync, _ = strconv.ParseUint(number, 10, 64)
+	}
+	if _, number, ok := strings.Cut(id, route+events.SelectedSuffix); ok {
+		row.Listed, _ = strconv.ParseUint(number, 10, 64)
 	}
 	return row, true
 }

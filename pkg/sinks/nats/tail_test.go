@@ -118,7 +118,7 @@ func TestRowOfAnEventAndItsMessage(t *testing.T) {
 			c := events.Change{Type: events.Updated, Namespace: "default", Name: "a", UID: id.String(), ResourceVersion: 7, Object: map[string]any{}}
 			test.origin(&origin)
 			test.change(&c)
-			e, err := events.New(origin, c)
+			e, err := events.New(origin, nil, c)
 			if err != nil {
 				t.Fatalf("%s: %v", test.why, err)
 			}

@@ -194,6 +194,8 @@ func recorded(t *testing.T, h Harness) {
 		{Key: "default/risen", UID: uid("risen"), Version: 7, Sent: true, Risen: true, Resync: 3},
 		{Key: "default/gone", UID: uid("gone"), Version: 7, Gone: true},
 		{Key: "cluster-scoped", UID: uid("scoped"), Version: 8, Sent: true, Resync: 9},
+		{Key: "default/deselected", UID: uid("deselected"), Version: 9, Gone: true, Deselected: true},
+		{Key: "default/listed", UID: uid("listed"), Version: 10, Sent: true, Listed: 12, Digest: [16]byte{1, 15: 2}},
 	}
 	for n := range 10_000 { // more than a message has
 		rows = append(rows, journal.Row{Key: fmt.Sprint("default/many", n), UID: uid("many"), Version: uint64(n)})

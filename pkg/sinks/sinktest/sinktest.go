@@ -157,7 +157,7 @@ func changeOf(t *testing.T, f sinks.Flow, what events.Type, object string, versi
 		events.Origin{
 			Cluster: Cluster, Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders",
 			Namespaced: true, Route: f.Route,
-		},
+		}, nil,
 		events.Change{
 			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(int64(version), 0),

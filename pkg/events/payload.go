@@ -1,0 +1,249 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/wI2L/jsondiff"
+
+	"github.com/crbridge/crbridge/pkg/events/fieldpath"
+)
+
+// Content is what an event's data is made of.
+type Content string
+
+// The contents.
+const (
+	// ContentObject is the object.
+	ContentObject Content = "object"
+	// ContentMetadata is the object's apiVersion, kind and metadata.
+	ContentMetadata Content = "metadata"
+	// ContentChange is {"object": …, "oldObject": …, "patch": …}: the object,
+	// and, on an update of which it is known what the object was like before,
+	// that, and the JSON Patch (RFC 6902) that makes the one of the other.
+	ContentChange Content = "change"
+)
+
+// Redacted is what stands for a value that is not to be seen.
+const Redacted = "[redacted]"
+
+// LastAppliedAnnotation is where kubectl apply keeps a copy of the object.
+const LastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
+
+var (
+	managedFields = fieldpath.Must("metadata.managedFields")
+	lastApplied   = fieldpath.Must("metadata.annotations['" + LastAppliedAnnotation + "']")
+
+	// identity is what an event is about; it is in its attributes as well.
+	identity = []fieldpath.Path{
+		fieldpath.Must("apiVersion"), fieldpath.Must("kind"), fieldpath.Must("metadata.name"), fieldpath.Must("metadata.namespace"),
+		fieldpath.Must("metadata.uid"), fieldpath.Must("metadata.resourceVersion"),
+	}
+)
+
+// PayloadOptions say what of an object its events carry. Paths are in the form
+// that fieldpath.Parse reads.
+type PayloadOptions struct {
+	Content Content // empty: ContentObject
+	// Drop are left out, besides metadata.managedFields and the last-applied
+	// annotation. Keep are those of these two that are not.
+	Drop, Keep []string
+	// Redact become Redacted.
+	Redact []string
+}
+
+// Payload is PayloadOptions, compiled. It is immutable; a nil one is that of
+// the zero options.
+type Payload struct {
+	content Content
+	drop    []fieldpath.Path
+	redact  []fieldpath.Path
+}
+
+// OptionError says which of PayloadOptions is wrong, and why: Err is a
+// *fieldpath.SyntaxError where it is no path at all.
+type OptionError struct {
+	Option string // content, drop, keep or redact
+	Index  int    // of the path; -1 where it is no list
+	Err    error
+}
+
+func (e *OptionError) Error() string {
+	if e.Index < 0 {
+		return fmt.Sprintf("%s: %v", e.Option, e.Err)
+	}
+	return fmt.Sprintf("%s[%d]: %v", e.Option, e.Index, e.Err)
+}
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// NewPayload compiles options. Its error is an *OptionError.
+func NewPayload(o PayloadOptions) (*Payload, error) {
+	p := &Payload{content: o.Content}
+	switch o.Content {
+	case "":
+		p.content = ContentObject
+	case ContentObject, ContentMetadata, ContentChange:
+	default:
+		return nil, &OptionError{"content", -1, fmt.Errorf("%q: there are object, metadata and change", o.Content)}
+	}
+	var err error
+	if p.drop, err = paths("drop", o.Drop, notIdentity); err != nil {
+		return nil, err
+	}
+	if p.redact, err = paths("redact", o.Redact, notIdentity); err != nil {
+		return nil, err
+	}
+	keep, err := paths("keep", o.Keep, func(path fieldpath.Path) error {
+		switch {
+		case !path.Equal(managedFields) && !path.Equal(lastApplied):
+			return fmt.Errorf("%s is not left out; what is, and can be kept, are %s and %s", path, managedFields, lastApplied)
+		case len(o.Redact) > 0:
+			return fmt.Errorf("%s may hold values that redact hides; leave out one of the two", path)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range []fieldpath.Path{managedFields, lastApplied} {
+		kept := false
+		for _, k := range keep {
+			kept = kept || k.Equal(path)
+		}
+		if !kept {
+			p.drop = append(p.drop, path)
+		}
+	}
+	return p, nil
+}
+
+func paths(option string, texts []string, check func(fieldpath.Path) error) ([]fieldpath.Path, error) {
+	parsed := make([]fieldpath.Path, 0, len(texts))
+	for i, text := range texts {
+		path, err := fieldpath.Parse(text)
+		if err == nil {
+			err = check(path)
+		}
+		if err != nil {
+			return nil, &OptionError{option, i, err}
+		}
+		parsed = append(parsed, path)
+	}
+	return parsed, nil
+}
+
+func notIdentity(path fieldpath.Path) error {
+	for _, of := range identity {
+		if path.Touches(of) {
+			return fmt.Errorf("%s is or holds %s, by which subscribers know the object; name what is to go more closely", path, of)
+		}
+	}
+	return nil
+}
+
+// defaultPayload is that of the zero options.
+var defaultPayload = &Payload{content: ContentObject, drop: []fieldpath.Path{managedFields, lastApplied}}
+
+// Visible is the object as it may be seen beyond the API server's client: what
+// is to be redacted is, and nothing is in it that may hold a copy of that. It
+// comes before everything else: filters, what is kept for comparison, queues,
+// logs and New get nothing but what it gives. The object itself stays as it is;
+// what is not changed is shared with it.
+func (p *Payload) Visible(object map[string]any) map[string]any {
+	if p == nil || len(p.redact) == 0 {
+		return object
+	}
+	object = fieldpath.Remove(object, []fieldpath.Path{managedFields, lastApplied})
+	return fieldpath.Replace(object, p.redact, Redacted)
+}
+
+// data is the event's data.
+func (p *Payload) data(o Origin, c Change) ([]byte, error) {
+	object, err := p.object(o, c, c.Object)
+	if err != nil || p.content != ContentChange {
+		return object, err
+	}
+	change := struct {
+		Object    json.RawMessage `json:"object"`
+		OldObject json.RawMessage `json:"oldObject,omitempty"`
+		Patch     jsondiff.Patch  `json:"patch,omitempty"`
+	}{Object: object}
+	if c.Type == Updated && c.Old != nil {
+		if change.OldObject, err = p.object(o, c, c.Old); err != nil {
+			return nil, err
+		}
+		change.Patch, err = jsondiff.CompareJSON(change.OldObject, change.Object, jsondiff.UnmarshalFunc(unmarshalNumbers))
+		if err != nil {
+			return nil, fmt.Errorf("patch: %w", err)
+		}
+	}
+	return encode(change)
+}
+
+// unmarshalNumbers keeps numbers as they are written: one beyond 2^53 has no
+// float64 of its own.
+func unmarshalNumbers(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode(into)
+}
+
+// object is an object as JSON, in the shape that it has in the data: or its
+// identity, where nothing else of it is known.
+func (p *Payload) object(o Origin, c Change, object map[string]any) ([]byte, error) {
+	if object == nil {
+		object = identityOf(o, c)
+	}
+	object = withoutEmptied(object, fieldpath.Remove(object, p.drop))
+	if p.content == ContentMetadata {
+		object = metadataOf(object)
+	}
+	return encode(object)
+}
+
+// withoutEmptied leaves out annotations where kubectl's was the only one.
+func withoutEmptied(before, after map[string]any) map[string]any {
+	metadata, _ := after["metadata"].(map[string]any)
+	annotations, is := metadata["annotations"].(map[string]any)
+	if !is || len(annotations) > 0 {
+		return after
+	}
+	metadata, _ = before["metadata"].(map[string]any)
+	if all, _ := metadata["annotations"].(map[string]any); len(all) == 0 {
+		return after // so the API server had it
+	}
+	return fieldpath.Remove(after, []fieldpath.Path{annotationsPath})
+}
+
+var annotationsPath = fieldpath.Must("metadata.annotations")
+
+func metadataOf(object map[string]any) map[string]any {
+	only := map[string]any{}
+	for _, name := range []string{"apiVersion", "kind", "metadata"} {
+		if value, ok := object[name]; ok {
+			only[name] = value
+		}
+	}
+	return only
+}
+
+func identityOf(o Origin, c Change) map[string]any {
+	metadata := map[string]any{"name": c.Name, "uid": c.UID}
+	if o.Namespaced {
+		metadata["namespace"] = c.Namespace
+	}
+	return map[string]any{"apiVersion": o.APIVersion(), "kind": o.Kind, "metadata": metadata}
+}
+
+// encode writes JSON.
+func encode(content any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // the data is the object's JSON, not a web page
+	if err := enc.Encode(content); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
