@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -31,11 +32,13 @@ const (
 
 // bridge runs the daemon until ctx is done or it cannot go on.
 func bridge(ctx context.Context, path, kubeconfig string, environ []string, stderr io.Writer) error {
+	file := newContents(path) // before it is read, lest a change go unnoticed
 	c, err := loadConfig(path, environ)
 	if err != nil {
 		return err
 	}
-	log := newLogger(c.Log, stderr)
+	loggers := newLoggers(c.Log, stderr)
+	log := loggers.logger
 	// What the libraries log goes the same way as what we log.
 	libraries := logr.FromSlogHandler(quietStop{log.Handler()})
 	ctrl.SetLogger(libraries)
@@ -52,7 +55,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	}
 	log.Info("starting", "version", version, "cluster", c.Cluster, "apiServer", cluster.Config.Host, "configuration", path)
 
-	b, err := wire(ctx, c, cluster, log, libraries)
+	b, err := wire(ctx, wiring{path: path, environ: environ, config: c, cluster: cluster, loggers: loggers, libraries: libraries})
 	if err != nil {
 		return err
 	}
@@ -71,11 +74,9 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 			}
 		}()
 	}
-	probed := make(chan struct{})
-	go func() {
-		defer close(probed)
-		b.crds.probe(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { b.crds.probe(ctx) })
+	beside.Go(func() { b.reloader.run(ctx, file) })
 	if err := runManager(ctx, b); err != nil {
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
@@ -87,7 +88,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	default:
 	}
 	cancel()
-	<-probed
+	beside.Wait()
 	for _, s := range servers {
 		err = errors.Join(err, s.close(ctx))
 	}
@@ -116,10 +117,12 @@ func runManager(ctx context.Context, b *parts) error {
 	return nil
 }
 
+// podNamespace is the file in which a pod finds the name of its namespace.
+const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
 // checkElection finds out early that nobody says where the Lease is. In a pod
 // it is in the pod's namespace.
 func checkElection(c config.LeaderElection, path string) error {
-	const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 	if !c.Enabled || c.Namespace != "" {
 		return nil
 	}

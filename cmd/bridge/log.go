@@ -4,18 +4,62 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/crbridge/crbridge/pkg/config"
 )
 
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
+// loggers are what the bridge logs with. Level and format can change while it
+// does.
+type loggers struct {
+	level  slog.LevelVar
+	json   atomic.Bool
+	logger *slog.Logger
+}
+
+func newLoggers(c config.Log, w io.Writer) *loggers {
+	l := &loggers{}
+	options := &slog.HandlerOptions{Level: &l.level}
+	l.logger = slog.New(eitherHandler{&l.json, slog.NewTextHandler(w, options), slog.NewJSONHandler(w, options)})
+	l.set(c)
+	return l
+}
+
+// set changes level and format.
+func (l *loggers) set(c config.Log) {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == config.LogJSON {
-		return slog.New(slog.NewJSONHandler(w, options))
+	l.level.Set(level)
+	l.json.Store(c.Format == config.LogJSON)
+}
+
+// eitherHandler writes text or JSON, whichever is wanted at the moment.
+type eitherHandler struct {
+	asJSON     *atomic.Bool
+	text, json slog.Handler
+}
+
+func (h eitherHandler) now() slog.Handler {
+	if h.asJSON.Load() {
+		return h.json
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return h.text
+}
+
+func (h eitherHandler) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.now().Enabled(ctx, l)
+}
+
+func (h eitherHandler) Handle(ctx context.Context, r slog.Record) error {
+	return h.now().Handle(ctx, r)
+}
+
+func (h eitherHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return eitherHandler{h.asJSON, h.text.WithAttrs(attrs), h.json.WithAttrs(attrs)}
+}
+
+func (h eitherHandler) WithGroup(name string) slog.Handler {
+	return eitherHandler{h.asJSON, h.text.WithGroup(name), h.json.WithGroup(name)}
 }
 
 // quietStop is for the libraries' lines. It drops the one with which

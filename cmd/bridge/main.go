@@ -64,6 +64,7 @@ Usage:
   bridge resync --config FILE --route R
                                   have the running bridge deliver the present
                                   state of the route's objects again, as existing
+  bridge schema                   print the JSON Schema of the configuration
   bridge version                  print version, commit and Go version
 
 Flags:
@@ -98,6 +99,7 @@ func commands() []command {
 		{name: "resync", flags: func(f *flag.FlagSet, o *options) {
 			f.StringVar(&o.route, "route", "", "")
 		}, run: resync},
+		{name: "schema", plain: true, run: printSchema},
 		{name: "version", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
 			printVersion(stdout)
 			return nil

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
@@ -36,11 +34,11 @@ func resync(ctx context.Context, o options, environ []string, stdout, _ io.Write
 	if err != nil {
 		return err
 	}
-	open, err := openSinks(ctx, c, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	open, err := openSinks(ctx, c, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, (&parts{sinks: open}).close(ctx)) }()
+	defer func() { err = errors.Join(err, closeAll(ctx, open)) }()
 	ctx, cancel := context.WithTimeout(ctx, resyncTimeout)
 	defer cancel()
 	for _, name := range names {

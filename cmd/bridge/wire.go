@@ -50,7 +50,19 @@ type parts struct {
 	manager manager.Manager
 	crds    *crdCache
 	status  *status.Bridge
-	sinks   map[string]sinks.Sink
+	// sinks are those that there are now; the reloader changes them.
+	sinks    *sinks.Set
+	reloader *reloader
+}
+
+// wiring is what the bridge is put together from.
+type wiring struct {
+	path      string // of the configuration file
+	environ   []string
+	config    *config.Config
+	cluster   sources.Cluster
+	loggers   *loggers
+	libraries logr.Logger
 }
 
 // wire puts the bridge together from its configuration. It is the one place
@@ -58,7 +70,8 @@ type parts struct {
 // last; the CRD cache syncs before the election; the supervisor and the CRD
 // controller run while this bridge leads. Nothing here waits for the cluster
 // or for a sink.
-func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *slog.Logger, libraries logr.Logger) (*parts, error) {
+func wire(ctx context.Context, w wiring) (*parts, error) {
+	c, cluster, log := w.config, w.cluster, w.loggers.logger
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
 
 	var err error
@@ -68,21 +81,26 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	if cluster.Presence, err = sources.NewPresence(cluster); err != nil {
 		return nil, err
 	}
-	open, err := openSinks(ctx, c, registry, log)
+	metrics, err := sinks.NewMetrics(registry)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of sinks: %w", err)
+	}
+	open, err := openSinks(ctx, c, metrics, log)
 	if err != nil {
 		return nil, err
 	}
-	b := &parts{sinks: open}
+	b := &parts{sinks: sinks.NewSet(open)}
+	registry.MustRegister(b.sinks)
 	if b.crds, err = newCRDCache(cluster, log); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	if b.manager, err = newManager(c, cluster, libraries, b.crds); err != nil {
+	if b.manager, err = newManager(c, cluster, w.libraries, b.crds); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
 	memory := flow.NewMemory(queued)
 	registry.MustRegister(memory)
 	supervisor, err := lifecycle.NewSupervisor(lifecycle.Options{
-		Routes: c.Routes, Sinks: open, State: c.State.Sink, Elected: c.LeaderElection.Enabled, Grace: grace,
+		Desired: lifecycle.Desired{Routes: c.Routes, Sinks: open}, State: c.State.Sink, Elected: c.LeaderElection.Enabled, Grace: grace,
 		Backoff: lifecycle.DefaultBackoff(), Log: log,
 		Flows: flow.Environment{
 			Cluster: c.Cluster, API: cluster, Memory: memory,
@@ -99,8 +117,16 @@ func wire(ctx context.Context, c *config.Config, cluster sources.Cluster, log *s
 	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
+	recorder, err := newRecorder(cluster, w.environ)
+	if err != nil {
+		return nil, errors.Join(err, b.close(ctx))
+	}
+	b.reloader = newReloader(w.path, w.environ, c, registry)
+	b.reloader.log, b.reloader.loggers, b.reloader.supervisor = log, w.loggers, supervisor
+	b.reloader.sinks, b.reloader.metrics, b.reloader.recorder = b.sinks, metrics, recorder
+	b.reloader.state = open[c.State.Sink]
 	b.status = &status.Bridge{
-		Cluster: c.Cluster, LoadedAt: time.Now().UTC(), Sinks: open,
+		Cluster: c.Cluster, Configuration: b.reloader.Configuration, Sinks: b.sinks.All,
 		Metrics: prometheus.Gatherers{registry, controllermetrics.Registry},
 		Flows:   supervisor.Status, Leading: supervisor.Leading, CRDs: b.crds.ready,
 	}
@@ -148,16 +174,12 @@ func newManager(c *config.Config, cluster sources.Cluster, log logr.Logger, crds
 	return m, nil
 }
 
-func openSinks(ctx context.Context, c *config.Config, registry prometheus.Registerer, log *slog.Logger) (map[string]sinks.Sink, error) {
-	metrics, err := sinks.NewMetrics(registry)
-	if err != nil {
-		return nil, fmt.Errorf("metrics of sinks: %w", err)
-	}
+func openSinks(ctx context.Context, c *config.Config, metrics *sinks.Metrics, log *slog.Logger) (map[string]sinks.Sink, error) {
 	open := map[string]sinks.Sink{}
 	for name, s := range c.Sinks {
 		sink, err := openNATS(c.Cluster, name, s.NATS, metrics, log) //nolint:contextcheck // a sink lives until it is closed
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), (&parts{sinks: open}).close(ctx))
+			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), closeAll(ctx, open))
 		}
 		open[name] = sink
 	}
@@ -183,12 +205,20 @@ func openNATS(cluster, name string, c *config.NATS, metrics *sinks.Metrics, log 
 	return nats.Open(o)
 }
 
-// close lets go of the sinks, whether or not ctx is done.
+// close lets go of what was opened, whether or not ctx is done.
 func (b *parts) close(ctx context.Context) error {
+	if b.reloader != nil {
+		b.reloader.recorder.close()
+	}
+	return closeAll(ctx, b.sinks.All())
+}
+
+// closeAll lets go of sinks, whether or not ctx is done.
+func closeAll(ctx context.Context, all map[string]sinks.Sink) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
 	defer cancel()
 	var err error
-	for name, s := range b.sinks {
+	for name, s := range all {
 		if failed := s.Close(ctx); failed != nil {
 			err = errors.Join(err, fmt.Errorf("sink %s: closing: %w", name, failed))
 		}

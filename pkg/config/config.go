@@ -10,31 +10,32 @@ import (
 // Config is a loaded configuration. It is complete (what the user left out has
 // its default) and valid, and is only read after [Load].
 type Config struct {
-	// Cluster names the cluster in every event's source and subject.
-	// Required; a DNS-1123 label.
-	Cluster string `koanf:"cluster"`
-	// Log is how the bridge logs.
+	// The cluster's name, which is part of every event's source and subject.
+	Cluster string `koanf:"cluster" rule:"required,label"`
+	// How the bridge logs, on stderr.
 	Log Log `koanf:"log"`
-	// Health is where the probes are answered.
+	// Where the probes `/healthz` and `/readyz` are answered, to anyone.
 	Health Health `koanf:"health"`
-	// Server is where metrics, the API and the status page are.
+	// Where `/metrics`, `/api/status` and the status page are, and the health
+	// endpoints once more.
 	Server Server `koanf:"server"`
-	// LeaderElection lets several replicas run, of which one delivers.
+	// For several replicas, of which one delivers: the one that holds the
+	// Lease. The others stand by.
 	LeaderElection LeaderElection `koanf:"leaderElection"`
-	// State is where the bridge keeps what a sink cannot.
+	// Where the bridge keeps what a sink cannot.
 	State State `koanf:"state"`
-	// Routes say what goes where. At least one.
-	Routes []Route `koanf:"routes"`
-	// Sinks are the places that routes lead to, by name. At least one; the
-	// names are DNS-1123 labels.
-	Sinks map[string]Sink `koanf:"sinks"`
+	// What goes where; at least one route.
+	Routes []Route `koanf:"routes" rule:"required"`
+	// The places that routes lead to, by name; at least one.
+	Sinks map[string]Sink `koanf:"sinks" rule:"required,label"`
 }
 
 // Log is how the bridge logs, on stderr.
 type Log struct {
-	// Level is the least severe level that is logged. Default: info.
+	// The least severe level that is logged.
 	Level LogLevel `koanf:"level"`
-	// Format is text (key=value) or json. Default: text.
+	// How a line of the log is written: as `key=value` pairs, or as a JSON
+	// object.
 	Format LogFormat `koanf:"format"`
 }
 
@@ -60,19 +61,19 @@ const (
 
 // Health is where /healthz and /readyz are answered, to anyone.
 type Health struct {
-	// Address to listen on, host:port; without a host, all addresses; port 0
-	// takes a free one. The same as server.address means one listener for
-	// both. Default: ":8081".
-	Address string `koanf:"address"`
+	// The address to listen on. Without a host it is all addresses of the
+	// machine; port 0 takes a free one. The same as `server.address` means one
+	// listener for both.
+	Address string `koanf:"address" rule:"address"`
 }
 
 // Server is where /metrics, /api/status and the status page are, and the
 // health endpoints once more.
 type Server struct {
-	// Address to listen on, as for Health. Default: "127.0.0.1:8080".
-	Address string `koanf:"address"`
-	// Auth is who may read. Default: none, which is everyone who reaches the
-	// address.
+	// The address to listen on, as for `health.address`. The bridge warns of
+	// one that is reached from outside of the machine while `auth` is `none`.
+	Address string `koanf:"address" rule:"address"`
+	// Who may read: `none` is everyone who reaches the address.
 	Auth ServerAuth `koanf:"auth"`
 }
 
@@ -84,91 +85,92 @@ const AuthNone ServerAuth = "none"
 
 // LeaderElection is about the Lease that the delivering replica holds.
 type LeaderElection struct {
-	// Enabled makes the bridge deliver only while it holds the Lease.
-	// Default: false.
+	// Deliver only while holding the Lease.
 	Enabled bool `koanf:"enabled"`
-	// Namespace of the Lease, a DNS-1123 label. Default: the namespace that
-	// the bridge runs in; outside of a cluster there is none, so that it has
-	// to be given.
-	Namespace string `koanf:"namespace"`
-	// Name of the Lease, a DNS-1123 subdomain. Default: crbridge.
-	Name string `koanf:"name"`
+	// The Lease's namespace. Outside of a cluster there is none to take, so
+	// that it has to be given. Default: the namespace that the bridge runs in.
+	Namespace string `koanf:"namespace" rule:"label,empty"`
+	// The Lease's name.
+	Name string `koanf:"name" rule:"subdomain"`
 }
 
 // State is about the ledgers of flows to sinks without a stream: what was sent,
 // which a restart has to go on from. A sink with JetStream keeps its own.
 type State struct {
-	// Sink is the name of a sink with JetStream, whose stream keeps them. An
-	// event is then sent at least once to where there is no stream. Default:
-	// empty; they are in memory, and gone with the process.
-	Sink string `koanf:"sink"`
+	// The name of a sink with `jetstream`, whose stream keeps the ledgers of
+	// sinks without one: what was sent, which a restart has to go on from.
+	// Default: none; they are in memory, and gone with the process.
+	Sink string `koanf:"sink" rule:"label,empty"`
 }
 
 // Route sends the changes of the custom resources of some CRDs to sinks.
 type Route struct {
-	// Name is the route's identity, in events, metrics and its ledger.
-	// Required, unique; a DNS-1123 label.
-	Name string `koanf:"name"`
-	// CRDs are the CRDs whose objects take the route, those that appear later
-	// as well. At least one pattern.
-	CRDs []CRDPattern `koanf:"crds"`
-	// ExcludeCRDs are taken out of CRDs again. Default: none.
-	ExcludeCRDs []CRDPattern `koanf:"excludeCRDs"`
-	// Version is the served version to watch, such as v1beta1. Default: the
-	// CRD's storage version if it is served, else the newest that is.
-	Version string `koanf:"version"`
-	// Namespaces whose objects take the route, by name; a Role in each is
-	// enough. Default: all namespaces.
-	Namespaces []string `koanf:"namespaces"`
-	// LabelSelector selects objects by their labels, as kubectl's -l does. The
-	// API server evaluates it. Default: all objects.
+	// The route's identity in events, ids, ledgers and metrics; unique. Under a
+	// new name everything is delivered anew.
+	Name string `koanf:"name" rule:"required,label"`
+	// The CRDs whose objects take the route, now or later:
+	// `orders.shop.example.com` is the CRD of that name, `*.shop.example.com`
+	// every one of exactly that group, `*` every one.
+	CRDs []CRDPattern `koanf:"crds" rule:"required,unique,crd"`
+	// CRDs that are taken out of `crds` again; the same patterns.
+	ExcludeCRDs []CRDPattern `koanf:"excludeCRDs" rule:"unique,crd"`
+	// The served version to watch, such as `v1beta1`. Default: the CRD's
+	// storage version if it is served, else the newest that is, by Kubernetes'
+	// version priority (v2 before v1 before v2beta1).
+	Version string `koanf:"version" rule:"version,empty"`
+	// The namespaces whose objects take the route; a Role in each of them is
+	// enough. Objects of a cluster-scoped CRD are in none. Default: all
+	// objects.
+	Namespaces []string `koanf:"namespaces" rule:"unique,label"`
+	// Which objects take the route, by their labels, as for `kubectl -l`:
+	// `app=web,tier in (a, b),!old`. The API server evaluates it. Default: all
+	// objects.
 	LabelSelector string `koanf:"labelSelector"`
-	// FieldSelector selects objects by fields, as kubectl's --field-selector
-	// does: metadata.name, metadata.namespace, and those that the CRD's
-	// version lists as selectableFields. Default: all objects.
+	// Which objects take the route, by fields, as for
+	// `kubectl --field-selector`: `metadata.name`, `metadata.namespace` and
+	// those that the CRD's version lists as `selectableFields`. The API server
+	// evaluates it. Default: all objects.
 	FieldSelector string `koanf:"fieldSelector"`
-	// Events are the types of events that are sent. At least one, each once.
-	// Default: all of events.Types.
-	Events []events.Type `koanf:"events"`
-	// When is a CEL expression over type, object and oldObject: an event is
-	// sent if it is true, or fails. Those that end what was sent of an object
-	// (deleted, deselected) are sent exactly if anything was. Default: always.
+	// The types of events that are sent. Of a type that is left out nothing is:
+	// without `deleted`, nobody learns that an object is gone.
+	Events []events.Type `koanf:"events" rule:"nonempty,unique"`
+	// A CEL expression over `type`, `object` and `oldObject`: an event is sent
+	// if it is true, or fails. `deleted` and `deselected` end what was sent of
+	// an object, and are sent exactly if anything was. Default: every event.
 	When string `koanf:"when"`
-	// Changes says which updates are not worth an event.
+	// Which updates are not worth an event.
 	Changes Changes `koanf:"changes"`
-	// Payload says what of an object its events carry.
+	// What of an object its events carry.
 	Payload Payload `koanf:"payload"`
-	// Sinks are the names of the sinks to deliver to. At least one, each once.
-	Sinks []string `koanf:"sinks"`
+	// The names of the sinks to deliver to, no two of which lead to one stream.
+	Sinks []string `koanf:"sinks" rule:"required,unique,label"`
 }
 
 // Changes says which updates are sent: those that touch something else than
 // what is named here.
 type Changes struct {
-	// SpecOnly leaves out updates that touch nothing but metadata and status.
-	// Default: false.
+	// Leave out updates that touch nothing but `metadata` and `status`.
 	SpecOnly bool `koanf:"specOnly"`
-	// Ignore leaves out updates that touch nothing but these field paths,
-	// metadata.resourceVersion and metadata.managedFields. Default: none;
-	// every update is sent.
-	Ignore []string `koanf:"ignore"`
+	// Field paths that do not count: updates that touch nothing else are left
+	// out.
+	Ignore []string `koanf:"ignore" rule:"path"`
 }
 
 // Payload says what of an object its events carry.
 type Payload struct {
-	// Content is object, the object itself; metadata, its apiVersion, kind and
-	// metadata; or change, the object, the one before it and the JSON Patch
-	// (RFC 6902) between them. Default: object.
+	// What the data is: `object` is the object itself; `metadata` its
+	// apiVersion, kind and metadata; `change` the object, the one before it and
+	// the JSON Patch (RFC 6902) between them.
 	Content Content `koanf:"content"`
-	// Drop are field paths that are left out, besides metadata.managedFields
-	// and the annotation kubectl.kubernetes.io/last-applied-configuration.
-	// Default: none.
-	Drop []string `koanf:"drop"`
-	// Keep are those of these two that are not left out. Default: none.
-	Keep []string `koanf:"keep"`
-	// Redact are field paths whose value becomes "[redacted]" before anything
-	// is done with the object. Default: none.
-	Redact []string `koanf:"redact"`
+	// Field paths that are left out, besides `metadata.managedFields` and the
+	// annotation `kubectl.kubernetes.io/last-applied-configuration`.
+	Drop []string `koanf:"drop" rule:"path"`
+	// Those of these two that are not left out. Not together with `redact`,
+	// whose values they may hold.
+	Keep []string `koanf:"keep" rule:"path"`
+	// Field paths whose value becomes `[redacted]` before anything else is done
+	// with the object.
+	Redact []string `koanf:"redact" rule:"path"`
 }
 
 // Content is what an event's data is made of.
@@ -192,27 +194,31 @@ func (r *Route) Admits(t events.Type) bool { return slices.Contains(r.Events, t)
 
 // Sink is a place that events are delivered to. It is of exactly one kind.
 type Sink struct {
-	// NATS is a NATS server or cluster, with JetStream or without.
-	NATS *NATS `koanf:"nats"`
+	// A NATS server or cluster, with JetStream or without.
+	NATS *NATS `koanf:"nats" rule:"required"`
 }
 
 // NATS is a sink that publishes to NATS.
 type NATS struct {
-	// URLs are the servers to try: one string, or a list of servers of one
-	// cluster. Required; nats, tls, ws or wss, never with a user or password.
-	URLs URLs `koanf:"url"`
-	// Subject is the template of an event's subject, see events.ParseSubject.
-	// Default: "k8s.{cluster}.{group}.{resource}.{namespace}.{name}".
-	Subject string `koanf:"subject"`
-	// Mode is how an event becomes a message. Default: binary.
+	// The servers to try: one, or a list of servers of one cluster, all of them
+	// WebSocket or none. Never with a user, password or token.
+	URLs URLs `koanf:"url" rule:"required,url"`
+	// The template of an event's subject. Its fields are
+	// `{cluster} {group} {version} {kind} {resource} {namespace} {name} {event} {route}`;
+	// the value of each becomes exactly one token.
+	Subject string `koanf:"subject" rule:"template"`
+	// How an event becomes a message: `binary` makes its attributes headers and
+	// its data the payload, `structured` the whole event one JSON payload.
 	Mode Mode `koanf:"mode"`
-	// Auth is how the bridge says who it is. Default: it does not.
+	// How the bridge says who it is, in one way at most. The files are read for
+	// each connection. Default: it does not.
 	Auth NATSAuth `koanf:"auth"`
-	// TLS is how server and bridge recognise each other. Default: as the
-	// URL's scheme and the server want it, with the system's authorities.
+	// How server and bridge recognise each other. The files are read for each
+	// connection; any key means that it must be TLS. Default: as the URL's
+	// scheme and the server want it.
 	TLS NATSTLS `koanf:"tls"`
-	// JetStream is the stream that stores the events. Default: none, which is
-	// core NATS: an event is delivered at most once.
+	// The stream that stores the events. Default: none, which is core NATS: an
+	// event is delivered at most once.
 	JetStream *JetStream `koanf:"jetstream"`
 }
 
@@ -232,59 +238,61 @@ const (
 // token. They are read for each connection, not at load, and may be there
 // later than the configuration.
 type NATSAuth struct {
-	// CredentialsFile holds a user JWT and its seed, as nsc writes them.
-	CredentialsFile string `koanf:"credentialsFile"`
-	// NKeyFile holds the seed of an nkey.
-	NKeyFile string `koanf:"nkeyFile"`
-	// UserFile holds a user's name; goes with PasswordFile.
-	UserFile string `koanf:"userFile"`
-	// PasswordFile holds the user's password; goes with UserFile.
-	PasswordFile string `koanf:"passwordFile"`
-	// TokenFile holds a token.
-	TokenFile string `koanf:"tokenFile"`
+	// Holds a user JWT and its seed, as `nsc` writes them.
+	CredentialsFile string `koanf:"credentialsFile" rule:"file"`
+	// Holds the seed of an nkey.
+	NKeyFile string `koanf:"nkeyFile" rule:"file"`
+	// Holds a user's name; goes with `passwordFile`.
+	UserFile string `koanf:"userFile" rule:"file"`
+	// Holds the user's password; goes with `userFile`.
+	PasswordFile string `koanf:"passwordFile" rule:"file"`
+	// Holds a token.
+	TokenFile string `koanf:"tokenFile" rule:"file"`
 }
 
 // NATSTLS names PEM files, read for each connection.
 type NATSTLS struct {
-	// CAFile holds the authorities that the server's certificate has to be
-	// from. Default: the system's.
-	CAFile string `koanf:"caFile"`
-	// CertFile holds the bridge's certificate; goes with KeyFile.
-	CertFile string `koanf:"certFile"`
-	// KeyFile holds the key of the bridge's certificate; goes with CertFile.
-	KeyFile string `koanf:"keyFile"`
-	// ServerName is what the server's certificate has to be for, a host name
-	// or an IP address. Default: the host of the URL.
-	ServerName string `koanf:"serverName"`
+	// Holds the authorities that the server's certificate has to be from.
+	// Default: the system's.
+	CAFile string `koanf:"caFile" rule:"file"`
+	// Holds the bridge's certificate; goes with `keyFile`.
+	CertFile string `koanf:"certFile" rule:"file"`
+	// Holds the key of the bridge's certificate; goes with `certFile`.
+	KeyFile string `koanf:"keyFile" rule:"file"`
+	// What the server's certificate has to be for. Default: the host of the
+	// URL.
+	ServerName string `koanf:"serverName" rule:"host,empty"`
 }
 
 // JetStream is a stream. All but Stream and Create describes a stream that the
 // bridge creates; one that exists is checked, and never changed.
 type JetStream struct {
-	// Stream is the stream's name. Required; no white space and none of
-	// . * > / \, and at most 255 bytes.
-	Stream string `koanf:"stream"`
-	// Create the stream if it is missing. Default: true.
+	// The stream's name: no white space and none of `. * > / \`, and at most
+	// 255 bytes.
+	Stream string `koanf:"stream" rule:"required,stream"`
+	// Create the stream if it is missing. The keys below are for that; a stream
+	// that exists is checked, and never changed.
 	Create bool `koanf:"create"`
-	// Subjects that the stream takes, with NATS wildcards. Default: the
-	// subject template with its fields as wildcards, and
-	// "crbridge.<stream>.>" for the bridge's control messages.
-	Subjects []string `koanf:"subjects"`
-	// Replicas of the stream in the NATS cluster, 1 to 5. Default: 1.
-	Replicas int `koanf:"replicas"`
-	// Storage is where the stream keeps its messages. Default: file.
+	// What the stream takes, with NATS wildcards. Default: the sink's `subject`
+	// with `*` for each token that has a field, and `crbridge.<stream>.>` for
+	// the bridge's control messages.
+	Subjects []string `koanf:"subjects" rule:"unique,subject"`
+	// Copies in the NATS cluster.
+	Replicas int `koanf:"replicas" rule:"replicas"`
+	// Where the stream keeps its messages.
 	Storage Storage `koanf:"storage"`
-	// MaxAge is for how long a message is kept, a duration such as 90m; 0s is
-	// without limit. Default: 168h.
+	// For how long a message is kept, which has to be longer than the bridge
+	// may ever be down; at least 100ms, or `0s` for ever.
 	MaxAge time.Duration `koanf:"maxAge"`
-	// MaxBytes is how large the stream may get, in bytes; 0 is without limit.
-	// Default: 0.
-	MaxBytes int64 `koanf:"maxBytes"`
-	// MaxMsgsPerSubject is how many messages of one subject are kept; 0 is
-	// without limit. Default: 0.
-	MaxMsgsPerSubject int64 `koanf:"maxMsgsPerSubject"`
-	// DuplicateWindow is for how long the stream knows the ids of its events,
-	// a duration of at least 100ms and at most MaxAge. Default: 2m.
+	// How large the stream may get, in bytes; 0 is without limit.
+	MaxBytes int64 `koanf:"maxBytes" rule:"limit"`
+	// How many messages of one subject are kept; 0 is without limit. With one,
+	// give each object of each route a subject of its own: otherwise an event
+	// can take the place of another that the ledger needs, and a start after a
+	// crash says that it may be incomplete.
+	MaxMsgsPerSubject int64 `koanf:"maxMsgsPerSubject" rule:"limit"`
+	// For how long the stream knows the ids of its events; at least 100ms, and
+	// at most `maxAge`.
 	DuplicateWindow time.Duration `koanf:"duplicateWindow"`
 }
 

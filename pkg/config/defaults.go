@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -39,4 +40,20 @@ func DefaultJetStream() JetStream {
 		MaxAge:          7 * 24 * time.Hour,
 		DuplicateWindow: 2 * time.Minute, // the server's own default
 	}
+}
+
+// defaultOf is what holds for a value of the type wherever it is, if it is not
+// the zero value.
+func defaultOf(t reflect.Type) (v reflect.Value, has bool) {
+	switch t {
+	case reflect.TypeFor[Config]():
+		return reflect.ValueOf(Default()), true
+	case reflect.TypeFor[Route]():
+		return reflect.ValueOf(DefaultRoute()), true
+	case reflect.TypeFor[NATS]():
+		return reflect.ValueOf(DefaultNATS()), true
+	case reflect.TypeFor[JetStream]():
+		return reflect.ValueOf(DefaultJetStream()), true
+	}
+	return reflect.Zero(t), false
 }

@@ -23,6 +23,11 @@ func Load(path string, environ []string) (*Config, error) {
 	return load(path, content, environ)
 }
 
+// Parse is Load for content that has been read: file is its name in errors.
+func Parse(file string, content []byte, environ []string) (*Config, error) {
+	return load(file, content, environ)
+}
+
 func load(file string, content []byte, environ []string) (*Config, error) {
 	r := newReport(file, content)
 	root, ok := parse(content, r)
@@ -70,16 +75,9 @@ func merge(layers ...map[string]any) (*Config, error) {
 // element of a list or a map, which a layer of defaults below the others could
 // not reach. It leaves the input as it is.
 func setDefaults(from, to reflect.Value) (any, error) {
-	if to.CanAddr() {
-		switch v := to.Addr().Interface().(type) {
-		case *Config:
-			*v = Default()
-		case *Route:
-			*v = DefaultRoute()
-		case *NATS:
-			*v = DefaultNATS()
-		case *JetStream:
-			*v = DefaultJetStream()
+	if to.CanSet() {
+		if value, has := defaultOf(to.Type()); has {
+			to.Set(value)
 		}
 	}
 	return from.Interface(), nil

@@ -25,6 +25,11 @@ func loaded(t *testing.T, content string, environ ...string) *Config {
 	if err != nil {
 		t.Fatalf("%v\nof\n%s", err, content)
 	}
+	if len(environ) == 0 {
+		if err := bySchema(t, []byte(content)); err != nil {
+			t.Errorf("the schema takes it for wrong: %v\nof\n%s", err, content)
+		}
+	}
 	return c
 }
 
@@ -306,6 +311,9 @@ func FuzzLoad(f *testing.F) {
 		c, err := load("f", content, strings.Split(environ, "\n"))
 		if err == nil {
 			c.Warnings()
+			if environ == "" && bySchema(t, content) != nil {
+				t.Errorf("the schema takes it for wrong: %v", bySchema(t, content))
+			}
 			return
 		}
 		var bad *Error

@@ -67,7 +67,7 @@ type report struct {
 func newReport(file string, content []byte) *report {
 	return &report{
 		file:   file,
-		lines:  strings.Split(strings.ReplaceAll(string(content), "\r\n", "\n"), "\n"),
+		lines:  strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n"),
 		values: map[path]origin{},
 		keys:   map[path]origin{},
 		faulty: map[path]bool{},

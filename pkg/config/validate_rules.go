@@ -2,12 +2,13 @@ package config
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/events/fieldpath"
@@ -17,11 +18,7 @@ import (
 // validateRules reports what is wrong with what a route selects, filters and
 // sends.
 func validateRules(route *Route, at path, r *report) {
-	for i, namespace := range route.Namespaces {
-		if r.label(at.key("namespaces").index(i), namespace) && slices.Contains(route.Namespaces[:i], namespace) {
-			r.value(at.key("namespaces").index(i), "%s: listed twice", quote(namespace))
-		}
-	}
+	validateNamespaces(route, at.key("namespaces"), r)
 	if _, err := labels.Parse(route.LabelSelector); err != nil {
 		r.value(at.key("labelSelector"), "%s: not a label selector: %s; write it as for kubectl's -l, as in app=web,tier in (a, b),!old",
 			quote(route.LabelSelector), selectorWords(err))
@@ -35,10 +32,16 @@ func validateRules(route *Route, at path, r *report) {
 	validatePayload(&route.Payload, at.key("payload"), r)
 }
 
-// selectorWords is what a parser of selectors says, on one line.
+// selectorWords is what a parser of selectors says, on one line, without what
+// is repeated and without regular expressions.
 func selectorWords(err error) string {
-	return strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "unable to parse requirement: ")), " ")
+	words := strings.Join(strings.Fields(err.Error()), " ")
+	words = selectorPrefix.ReplaceAllString(words, "")
+	words, _, _ = strings.Cut(words, " (e.g. ")
+	return words
 }
+
+var selectorPrefix = regexp.MustCompile(`^(unable to parse requirement: )?((<nil>|values\[\d+\]\[[^\]]*\]): Invalid value: |invalid selector: '.*'; |invalid field selector: )?`)
 
 func validateFieldSelector(route *Route, at path, r *report) {
 	selector, err := fields.ParseSelector(route.FieldSelector)
@@ -48,9 +51,50 @@ func validateFieldSelector(route *Route, at path, r *report) {
 		return
 	}
 	for _, requirement := range selector.Requirements() {
-		if _, err := fieldpath.Parse(requirement.Field); err != nil {
+		if !isSelectable(requirement.Field) {
 			r.value(at, "%s: %s is not the name of a field; write metadata.name, metadata.namespace or one of the CRD's selectableFields, as in spec.color",
 				quote(route.FieldSelector), quote(requirement.Field))
+		}
+	}
+}
+
+// isSelectable applies the API server's rules for the fields of a selector, and
+// for the paths in a CRD's selectableFields: no metadata, and no lists.
+func isSelectable(field string) bool {
+	if field == metadataName || field == metadataNamespace {
+		return true
+	}
+	_, err := fieldpath.Parse(field)
+	return err == nil && !strings.HasPrefix(field+".", "metadata.") && !listStep.MatchString(field)
+}
+
+const (
+	metadataName      = "metadata.name"
+	metadataNamespace = "metadata.namespace"
+)
+
+var listStep = regexp.MustCompile(`\[[0-9*]`)
+
+// validateNamespaces reports those that are named and left out at once.
+func validateNamespaces(route *Route, at path, r *report) {
+	var requirements fields.Requirements
+	if selector, err := fields.ParseSelector(route.FieldSelector); err == nil {
+		requirements = selector.Requirements()
+	}
+	for i, namespace := range route.Namespaces {
+		element := at.index(i)
+		if !r.label(element, namespace) {
+			continue
+		}
+		if slices.Contains(route.Namespaces[:i], namespace) {
+			r.value(element, "%s: listed twice", quote(namespace))
+			continue
+		}
+		for _, requirement := range requirements {
+			if requirement.Field == metadataNamespace && (requirement.Operator == selection.NotEquals) == (requirement.Value == namespace) {
+				r.value(element, "%s: fieldSelector, %s, leaves all of this namespace out; drop one of the two", quote(namespace), quote(route.FieldSelector))
+				break
+			}
 		}
 	}
 }
@@ -61,7 +105,7 @@ func validateWhen(route *Route, at path, r *report) {
 	}
 	_, err := when.Compile(route.When)
 	if wrong, is := errors.AsType[*when.Error](err); is {
-		origin, exact := r.inside(at, wrong.Line, wrong.Column)
+		origin, exact := r.inside(at, route.When, wrong.Line, wrong.Column)
 		message := strings.Join(strings.Fields(wrong.Message), " ")
 		if exact {
 			r.at(origin, "%s: %s", at, message)
@@ -81,7 +125,7 @@ func validateWhen(route *Route, at path, r *report) {
 }
 
 func validatePayload(p *Payload, at path, r *report) {
-	oneOf(r, at.key("content"), p.Content, ContentObject, ContentMetadata, ContentChange)
+	oneOf(r, at.key("content"), p.Content)
 	check := func(key string, i int, text string, o events.PayloadOptions) {
 		_, err := events.NewPayload(o)
 		if option, is := errors.AsType[*events.OptionError](err); is {
@@ -114,60 +158,10 @@ func (r *report) fieldPath(at path, text string, err error) {
 		r.value(at, "%s", err)
 		return
 	}
-	origin, exact := r.inside(at, 1, syntax.Column)
+	origin, exact := r.inside(at, text, 1, syntax.Column)
 	if exact {
 		r.at(origin, "%s: %s: not a field path: %s", at, quote(text), syntax.Message)
 	} else {
 		r.at(origin, "%s: %s: not a field path: column %d: %s", at, quote(text), syntax.Column, syntax.Message)
 	}
-}
-
-// inside is where in the file a place within a string is, both counted from 1.
-// Where that cannot be told for sure, it is the string's own place, and exact is
-// false.
-func (r *report) inside(at path, line, column int) (o origin, exact bool) {
-	o = r.origin(at)
-	if o.variable != "" || !r.written(at) {
-		return o, false
-	}
-	switch o.style {
-	case yaml.LiteralStyle:
-		n := o.line + line // the text begins on the line after the |
-		if n > len(r.lines) {
-			return o, false
-		}
-		return origin{line: n, column: r.indent(o.line) + column}, true
-	case 0, yaml.SingleQuotedStyle, yaml.DoubleQuotedStyle:
-		if line != 1 || o.line > len(r.lines) {
-			return o, false
-		}
-		text := []rune(r.lines[o.line-1])
-		begin := o.column - 1
-		if o.style != 0 {
-			begin++
-		}
-		end := begin + column - 1
-		// An escape before the place, or a value that goes on on another line,
-		// has other columns than the file.
-		if end > len(text) || begin > end {
-			return o, false
-		}
-		before := string(text[begin:end])
-		if o.style == yaml.SingleQuotedStyle && strings.Contains(before, "'") || o.style == yaml.DoubleQuotedStyle && strings.Contains(before, `\`) {
-			return o, false
-		}
-		return origin{line: o.line, column: end + 1}, true
-	}
-	return o, false
-}
-
-// indent is by how much the text of a block that begins after the line is
-// indented.
-func (r *report) indent(line int) int {
-	for _, text := range r.lines[min(line, len(r.lines)):] {
-		if trimmed := strings.TrimLeft(text, " "); strings.TrimSpace(trimmed) != "" {
-			return len(text) - len(trimmed)
-		}
-	}
-	return 0
 }

@@ -41,7 +41,7 @@ func validateNATS(n *NATS, at path, r *report) {
 	if _, err := events.ParseSubject(n.Subject); err != nil {
 		r.value(at.key("subject"), "%s", err)
 	}
-	oneOf(r, at.key("mode"), n.Mode, ModeBinary, ModeStructured)
+	oneOf(r, at.key("mode"), n.Mode)
 	validateAuth(&n.Auth, at.key("auth"), r)
 	validateTLS(&n.TLS, at.key("tls"), r)
 	if n.JetStream != nil {
@@ -159,10 +159,10 @@ func validateJetStream(j *JetStream, at path, r *report) {
 			r.value(at.key("subjects").index(i), "%s: listed twice", quote(s))
 		}
 	}
-	if j.Replicas < 1 || j.Replicas > 5 {
-		r.value(at.key("replicas"), "%d: write 1 to 5", j.Replicas)
+	if j.Replicas < fewestReplicas || j.Replicas > mostReplicas {
+		r.value(at.key("replicas"), "%d: write %d to %d", j.Replicas, fewestReplicas, mostReplicas)
 	}
-	oneOf(r, at.key("storage"), j.Storage, StorageFile, StorageMemory)
+	oneOf(r, at.key("storage"), j.Storage)
 	for _, limit := range []struct {
 		key   string
 		value int64
@@ -211,7 +211,7 @@ func short(d time.Duration) string {
 
 // streamName is what every nats-server takes as a stream's name, see
 // https://docs.nats.io/nats-concepts/jetstream/streams.
-var streamName = regexp.MustCompile(`^[^\s.*>/\\[:cntrl:]]{1,255}$`)
+var streamName = regexp.MustCompile(`^` + streamPattern + `$`)
 
 // isSubjectFilter applies https://docs.nats.io/nats-concepts/subjects.
 func isSubjectFilter(subject string) bool {

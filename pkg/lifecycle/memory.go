@@ -2,11 +2,10 @@ package lifecycle
 
 import (
 	"context"
-	"slices"
+	"errors"
 	"sync"
 	"time"
 
-	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
@@ -21,21 +20,22 @@ const (
 
 // recall asks the sinks which flows they know. Those of CRDs that are no more
 // may have to be drained, and nobody else remembers those that only a wildcard
-// named. The function that it returns waits for the goroutines' end.
-func (s *Supervisor) recall(ctx context.Context) (wait func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var asking sync.WaitGroup
-	for name, sink := range s.options.Sinks {
+// named.
+func (s *Supervisor) recall(ctx context.Context) {
+	for name, sink := range s.desired.Load().sinks {
 		keeper := sink.Keeper()
 		if keeper == nil {
 			continue
 		}
-		asking.Go(func() {
+		s.asking.Go(func() {
 			for {
 				kept, err := keeper.Flows(ctx)
 				if err == nil {
 					s.handOver(ctx, name, keeper, kept)
 					return
+				}
+				if errors.Is(err, sinks.ErrClosed) {
+					return // it was replaced
 				}
 				select {
 				case <-ctx.Done():
@@ -44,10 +44,6 @@ func (s *Supervisor) recall(ctx context.Context) (wait func()) {
 				}
 			}
 		})
-	}
-	return func() {
-		cancel()
-		asking.Wait()
 	}
 }
 
@@ -78,12 +74,7 @@ func (s *Supervisor) handOver(ctx context.Context, name string, keeper sinks.Kee
 
 // selects tells whether a flow that a sink knows is one of the configuration.
 func (s *Supervisor) selects(kept sinks.Kept) bool {
-	return slices.ContainsFunc(s.options.Routes, func(r config.Route) bool {
-		if r.Name != kept.Route || !slices.Contains(r.Sinks, kept.Sink) {
-			return false
-		}
-		return r.Selects(kept.CRD) || slices.Contains(r.CRDs, config.CRDPattern(kept.CRD))
-	})
+	return s.desired.Load().wants(flow.ID{CRD: kept.CRD, Route: kept.Route, Sink: kept.Sink})
 }
 
 // remember settles the flows that a sink knows: those of CRDs that are not
@@ -96,10 +87,13 @@ func (s *Supervisor) remember(runs context.Context, all []sinks.Kept) {
 		if _, pattern := s.patterns[flow.ID{CRD: kept.CRD, Route: kept.Route, Sink: kept.Sink}]; pattern {
 			continue
 		}
+		if !s.selects(kept) {
+			continue // not any more
+		}
 		if _, known := s.crds[kept.CRD]; known {
 			continue // its flows are settled
 		}
-		if _, there := s.atStart[kept.CRD]; there {
+		if _, there := s.found[kept.CRD]; there {
 			continue // the controller looks at it, whether or not it is still there
 		}
 		s.apply(runs, observation{name: kept.CRD, absent: s.asOf})
@@ -109,16 +103,14 @@ func (s *Supervisor) remember(runs context.Context, all []sinks.Kept) {
 // beginAbsent begins with what is known before the controller tells of CRDs:
 // those that are named and not there, and the wildcards. Their ledgers are
 // claimed at once, so that it is known from now on that their routes are active.
-func (s *Supervisor) beginAbsent(runs context.Context) {
+func (s *Supervisor) beginAbsent(runs context.Context, routes []*route) {
 	for _, e := range s.patterns {
-		e.target.Rules = s.rules[e.route.Name]
-		s.watch(runs, e, e.flow.StartDrain(runs, e.target, s.asOf))
+		s.settle(runs, e)
 	}
-	for i := range s.options.Routes {
-		route := &s.options.Routes[i]
-		for _, pattern := range route.CRDs {
+	for _, r := range routes {
+		for _, pattern := range r.CRDs {
 			name := string(pattern)
-			if _, there := s.atStart[name]; !there && !pattern.IsWildcard() && route.Selects(name) {
+			if _, there := s.found[name]; !there && !pattern.IsWildcard() && r.Selects(name) {
 				s.apply(runs, observation{name: name, absent: s.asOf})
 			}
 		}

@@ -27,8 +27,8 @@ func (s *Supervisor) Status() []flow.Status {
 	for _, e := range s.entries {
 		all = append(all, e.flow.Status())
 	}
-	for i := range s.options.Routes {
-		all = append(all, s.unmatched(&s.options.Routes[i])...)
+	for _, r := range s.desired.Load().routes {
+		all = append(all, s.unmatched(&r.Route)...)
 	}
 	slices.SortFunc(all, func(a, b flow.Status) int {
 		return cmp.Or(cmp.Compare(a.CRD, b.CRD), cmp.Compare(a.Route, b.Route), cmp.Compare(a.Sink, b.Sink))

@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -22,8 +23,7 @@ import (
 
 // Options are what a supervisor works with.
 type Options struct {
-	Routes []config.Route
-	Sinks  map[string]sinks.Sink
+	Desired // at first
 	// State is the name of the sink that keeps the ledgers of flows to sinks
 	// that keep none themselves; empty where nobody does.
 	State string
@@ -48,12 +48,29 @@ type Supervisor struct {
 	options Options
 	present func(context.Context) (map[string]types.UID, uint64, error)
 
-	observations chan observation
-	ended        chan *entry
-	due          chan *entry
-	recalled     chan []sinks.Kept
-	requests     requests
-	fatal        chan error // holds the first reason for which the bridge cannot go on
+	// desired is what should be. Once Start has been called, only its goroutine
+	// changes it.
+	desired atomic.Pointer[desired]
+	// state is the sink that keeps the ledgers of others; nil where nobody
+	// does. It stays what it was at first.
+	state sinks.Sink
+	// started says that Start has been called; starting guards it. over is
+	// closed when Start has returned.
+	starting sync.Mutex
+	started  bool
+	over     chan struct{}
+
+	observations     chan observation
+	ended            chan *entry
+	due              chan *entry
+	recalled         chan []sinks.Kept
+	learnings        chan learned
+	reconfigurations chan reconfiguration
+	requests         requests
+	fatal            chan error // holds the first reason for which the bridge cannot go on
+	// asking are goroutines that ask the API server or sinks something, for
+	// the one of Start, which waits for them.
+	asking sync.WaitGroup
 
 	// mu guards entries and patterns for readers. Only the goroutine of Start
 	// writes them.
@@ -62,13 +79,12 @@ type Supervisor struct {
 	patterns map[flow.ID]*entry // of wildcards, which are followed by the entries of what matches
 	leading  bool
 
-	rules map[string]*flow.Rules // of the routes, by name
-
 	// These belong to the goroutine of Start.
 	crds    map[string]observation
-	atStart map[string]types.UID // CRDs that were there when the routes became active
+	found   map[string]types.UID // CRDs that were there when the API server was last asked which are
 	asOf    uint64               // the resource version that this was at
 	resyncs map[string]uint64    // the last request for each route
+	waiting []reconfiguration    // for flows to let go of sinks
 	// flapping remembers the starts of flows that only a wildcard named and
 	// that are gone, for as long as they count.
 	flapping map[flow.ID]starts
@@ -84,10 +100,18 @@ type observation struct {
 }
 
 // entry is a flow and what runs of it. Its fields belong to the goroutine of
-// Start, but for flow, which is set once.
+// Start; others read flow, which it changes under mu.
 type entry struct {
-	flow   *flow.Flow
-	route  *config.Route
+	flow    *flow.Flow
+	sink    sinks.Sink // that the flow leads to
+	pattern *flow.Flow // of the wildcard that it is of
+	route   *route
+	// unwanted: there should be no such flow. stale: it should be another one,
+	// to another sink. Either is done when nothing of it runs any more.
+	unwanted, stale bool
+	// claimed: of a wildcard's flow, that its run has begun.
+	claimed bool
+
 	run    *flow.Run   // nil while nothing runs
 	target flow.Target // of run, or of the last one
 	starts starts
@@ -96,66 +120,33 @@ type entry struct {
 	failure error
 }
 
-// rulesOf are the options of a route's rules.
-func rulesOf(r *config.Route) flow.RuleOptions {
-	return flow.RuleOptions{
-		Namespaces: r.Namespaces, LabelSelector: r.LabelSelector, FieldSelector: r.FieldSelector,
-		Events: r.Events, When: r.When, SpecOnly: r.Changes.SpecOnly, Ignore: r.Changes.Ignore,
-		Content: string(r.Payload.Content), Drop: r.Payload.Drop, Keep: r.Payload.Keep, Redact: r.Payload.Redact,
-	}
-}
-
 // NewSupervisor makes the flows of the routes' named CRDs; they wait. Flows of
 // wildcards are made when a CRD matches. It fails where a route's rules cannot
 // be compiled.
 func NewSupervisor(o Options) (*Supervisor, error) {
 	s := &Supervisor{
-		options:      o,
-		observations: make(chan observation),
-		ended:        make(chan *entry),
-		due:          make(chan *entry),
-		recalled:     make(chan []sinks.Kept),
-		requests:     requests{asked: map[string]uint64{}, news: make(chan struct{}, 1)},
-		fatal:        make(chan error, 1),
-		entries:      map[flow.ID]*entry{},
-		patterns:     map[flow.ID]*entry{},
-		resyncs:      map[string]uint64{},
-		crds:         map[string]observation{},
-		flapping:     map[flow.ID]starts{},
-		rules:        map[string]*flow.Rules{},
+		options:          o,
+		over:             make(chan struct{}),
+		observations:     make(chan observation),
+		ended:            make(chan *entry),
+		due:              make(chan *entry),
+		recalled:         make(chan []sinks.Kept),
+		learnings:        make(chan learned),
+		reconfigurations: make(chan reconfiguration),
+		requests:         requests{asked: map[string]uint64{}, news: make(chan struct{}, 1)},
+		fatal:            make(chan error, 1),
+		resyncs:          map[string]uint64{},
+		crds:             map[string]observation{},
+		flapping:         map[flow.ID]starts{},
 	}
-	for i := range o.Routes {
-		rules, err := flow.NewRules(rulesOf(&o.Routes[i]))
-		if err != nil {
-			return nil, fmt.Errorf("route %s: %w", o.Routes[i].Name, err)
-		}
-		s.rules[o.Routes[i].Name] = rules
+	if o.State != "" {
+		s.state = o.Sinks[o.State]
 	}
-	for i := range o.Routes {
-		route := &o.Routes[i]
-		for _, pattern := range route.CRDs {
-			for _, sink := range route.Sinks {
-				switch {
-				case pattern.IsWildcard():
-					id := flow.ID{CRD: string(pattern), Route: route.Name, Sink: sink}
-					s.patterns[id] = s.newEntry(route, id, nil)
-					s.patterns[id].flow.Idle(s.idle())
-				case route.Selects(string(pattern)):
-					s.ensure(route, string(pattern), sink).flow.Idle(s.idle())
-				}
-			}
-		}
+	first, err := o.from(nil)
+	if err != nil {
+		return nil, err
 	}
-	for name, sink := range o.Sinks {
-		keeper := sink.Keeper()
-		switch {
-		case keeper == nil && o.State != "":
-			o.Log.Info("sink has no stream: its ledgers are kept in another, and each of its events is delivered at least once, again after a crash",
-				"sink", name, "keeper", o.State)
-		case keeper != nil:
-			keeper.Notify(sinks.Listener{Fenced: func(err *journal.FencedError) { s.fail(err) }, Resync: s.requests.add})
-		}
-	}
+	s.adopt(first)
 	return s, nil
 }
 
@@ -169,7 +160,7 @@ func (s *Supervisor) idle() (flow.State, string) {
 
 // concerns tells whether the CRD is on any route.
 func (s *Supervisor) concerns(crd string) bool {
-	return slices.ContainsFunc(s.options.Routes, func(r config.Route) bool { return r.Selects(crd) })
+	return s.desired.Load().concerns(crd)
 }
 
 // observe hands an observation to the goroutine of Start, and waits until it
@@ -189,15 +180,21 @@ func (s *Supervisor) NeedLeaderElection() bool { return true }
 // Start supervises until ctx is done; then it stops all runs, and returns when
 // they have delivered what they could within the grace. It is called once.
 func (s *Supervisor) Start(ctx context.Context) error {
+	s.starting.Lock()
+	s.started = true
+	s.starting.Unlock()
+	defer close(s.over)
 	s.lead()
-	if err := s.learn(ctx); err != nil {
+	uids, asOf, err := s.askAPI(ctx)
+	if err != nil {
 		return nil // ctx ended before the API server answered
 	}
 	runs, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
-	recalling := s.recall(ctx)
-	defer recalling()
-	s.beginAbsent(runs)
+	asking, askNot := context.WithCancel(ctx)
+	defer s.asking.Wait()
+	defer askNot()
+	s.learn(asking, runs, learned{s.desired.Load(), uids, asOf})
 	stop := ctx.Done()
 	for !s.ending || s.running() {
 		select {
@@ -206,6 +203,10 @@ func (s *Supervisor) Start(ctx context.Context) error {
 			return err
 		case kept := <-s.recalled:
 			s.remember(runs, kept)
+		case l := <-s.learnings:
+			s.learn(asking, runs, l)
+		case r := <-s.reconfigurations:
+			s.reconfigure(asking, runs, r)
 		case <-s.requests.news:
 			s.resync(s.requests.take())
 		case o := <-s.observations:
@@ -234,42 +235,20 @@ func (s *Supervisor) lead() {
 
 const notYet = "the API server has not said yet whether the CRD exists"
 
-// learn asks which CRDs there are, as often as it takes: what is there now is
-// existing on the routes that become active, and what is not comes later.
-func (s *Supervisor) learn(ctx context.Context) error {
-	for told := ""; ; {
-		var err error
-		if s.atStart, s.asOf, err = s.present(ctx); err == nil {
-			break
-		}
-		if text := err.Error(); text != told {
-			s.options.Log.Warn("the API server does not say which CRDs there are; retrying", "error", err)
-			told = text
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
-		}
-	}
-	return nil
-}
-
 const noCRD = "there is no such CRD; the flow starts when it is created"
 
 // apply takes note of how a CRD is, and settles its flows.
 func (s *Supervisor) apply(runs context.Context, o observation) {
 	if o.crd == nil {
-		delete(s.atStart, o.name)
+		delete(s.found, o.name)
 	}
 	s.crds[o.name] = o
-	for i := range s.options.Routes {
-		route := &s.options.Routes[i]
-		if !route.Selects(o.name) {
+	for _, r := range s.desired.Load().routes {
+		if !r.Selects(o.name) {
 			continue
 		}
-		for _, sink := range route.Sinks {
-			s.settle(runs, s.ensure(route, o.name, sink))
+		for _, sink := range r.Sinks {
+			s.settle(runs, s.ensure(r, o.name, sink))
 		}
 	}
 	s.forget(o.name)
@@ -281,10 +260,9 @@ func (s *Supervisor) forget(crd string) {
 	if o, known := s.crds[crd]; !known || o.crd != nil {
 		return
 	}
-	for i := range s.options.Routes {
-		route := &s.options.Routes[i]
-		for _, sink := range route.Sinks {
-			if e, ok := s.entries[flow.ID{CRD: crd, Route: route.Name, Sink: sink}]; ok && e.run != nil {
+	for _, r := range s.desired.Load().routes {
+		for _, sink := range r.Sinks {
+			if e, ok := s.entries[flow.ID{CRD: crd, Route: r.Name, Sink: sink}]; ok && e.run != nil {
 				return
 			}
 		}
@@ -293,15 +271,15 @@ func (s *Supervisor) forget(crd string) {
 }
 
 // ensure is the entry of a flow, made if there is none.
-func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
-	id := flow.ID{CRD: crd, Route: route.Name, Sink: sink}
+func (s *Supervisor) ensure(r *route, crd, sink string) *entry {
+	id := flow.ID{CRD: crd, Route: r.Name, Sink: sink}
 	if e, ok := s.entries[id]; ok {
 		return e
 	}
-	e := s.newEntry(route, id, s.patternOf(route, crd, sink))
+	e := s.newEntry(r, id)
 	e.starts = s.flapping[id]
 	delete(s.flapping, id)
-	if n := s.resyncs[route.Name]; n > 0 {
+	if n := s.resyncs[r.Name]; n > 0 {
 		e.flow.RequestResync(n)
 	}
 	s.mu.Lock()
@@ -312,39 +290,34 @@ func (s *Supervisor) ensure(route *config.Route, crd, sink string) *entry {
 
 // newEntry makes a flow, with its ledger where its events go, or else where
 // the configuration says that ledgers are kept.
-func (s *Supervisor) newEntry(route *config.Route, id flow.ID, pattern *flow.Flow) *entry {
+func (s *Supervisor) newEntry(r *route, id flow.ID) *entry {
 	of := sinks.Flow{Route: id.Route, CRD: id.CRD}
-	publisher := s.options.Sinks[id.Sink].Publisher(of)
+	sink := s.desired.Load().sinks[id.Sink]
+	publisher := sink.Publisher(of)
 	kept, is := publisher.(journal.Journal)
 	if !is {
 		kept = &journal.Memory{}
-		if sink, named := s.options.Sinks[s.options.State]; named {
-			kept = sink.Keeper().Journal(of, id.Sink) // the configuration names no other
+		if s.state != nil {
+			kept = s.state.Keeper().Journal(of, id.Sink) // the configuration names no other
 		}
 	}
-	return &entry{route: route, flow: flow.New(id, s.options.Flows, publisher, kept, pattern)}
-}
-
-// patternOf is the flow of the wildcard that brings a CRD onto the route; nil
-// where the route names the CRD.
-func (s *Supervisor) patternOf(route *config.Route, crd, sink string) *flow.Flow {
-	if slices.Contains(route.CRDs, config.CRDPattern(crd)) {
-		return nil
-	}
-	for _, pattern := range route.CRDs {
-		if pattern.Matches(crd) {
-			return s.patterns[flow.ID{CRD: string(pattern), Route: route.Name, Sink: sink}].flow
-		}
-	}
-	return nil
+	pattern := s.patternOf(r, id)
+	return &entry{route: r, sink: sink, pattern: pattern, flow: flow.New(id, s.options.Flows, publisher, kept, pattern)}
 }
 
 // settle brings one flow closer to what should be: it starts what is missing,
 // and tells what should no longer run to end; the rest follows when it has.
 func (s *Supervisor) settle(runs context.Context, e *entry) {
 	id := e.flow.ID()
-	if s.ending || s.entries[id] != e {
-		return // a pattern's has nothing to follow
+	if s.ending || e.unwanted || e.stale || !e.route.knows(id.CRD) {
+		return // it is on its way out, or what is there may be existing or created
+	}
+	if s.patterns[id] == e {
+		if e.run == nil && !e.claimed { // it has nothing to follow
+			e.claimed, e.target.Rules = true, e.route.rules
+			s.watch(runs, e, e.flow.StartDrain(runs, e.target, s.asOf))
+		}
+		return
 	}
 	o, known := s.crds[id.CRD]
 	switch {
@@ -365,7 +338,7 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 		e.run.Drain(absent)
 	case e.flow.Holds(absent):
 		if s.mayStart(runs, e) {
-			e.target.Rules = s.rules[e.route.Name]
+			e.target.Rules = e.route.rules
 			s.watch(runs, e, e.flow.StartDrain(runs, e.target, absent))
 		}
 	default:
@@ -396,9 +369,12 @@ func (s *Supervisor) rest(e *entry) {
 // there makes the flow follow the CRD, in the version that it should.
 func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	version, err := crd.choose(e.route.Version)
+	if err == nil && !crd.Namespaced && e.route.rules.NamesNamespaces() {
+		err = fmt.Errorf("%s is cluster-scoped, and the route selects objects of namespaces: it has none of them; take it out of the route, or put it on one without namespaces", crd.Name)
+	}
 	target := flow.Target{
 		Resource: crd.resource(version), CRD: crd.UID,
-		Existing: s.atStart[crd.Name] == crd.UID, Created: crd.Created, Rules: s.rules[e.route.Name],
+		Existing: e.route.present[crd.Name] == crd.UID, Created: crd.Created, Rules: e.route.rules,
 	}
 	switch {
 	case e.run != nil && err == nil && target == e.target:
@@ -409,7 +385,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 		e.run.Stop(rebuildGrace)
 	case (err != nil || !crd.Established) && e.flow.HoldsOthers(crd.UID):
 		if s.mayStart(runs, e) {
-			e.target.CRD, e.target.Rules = crd.UID, s.rules[e.route.Name]
+			e.target.CRD, e.target.Rules = crd.UID, e.route.rules
 			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target))
 		}
 	case err != nil:
@@ -481,6 +457,10 @@ func (s *Supervisor) finish(runs context.Context, e *entry) {
 	if s.ending {
 		e.flow.Idle(flow.Stopped, ended)
 		return
+	}
+	defer s.release()
+	if e.unwanted || e.stale {
+		s.change(e)
 	}
 	e.failure = run.Err()
 	if fenced, is := errors.AsType[*journal.FencedError](e.failure); is {

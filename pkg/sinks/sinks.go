@@ -29,6 +29,9 @@ type Sink interface {
 	Keeper() Keeper
 	// Status is how the sink is now. It does not block.
 	Status() Status
+	// Reconnect has the sink use what its files of secrets and authorities
+	// have now. It does not wait for that.
+	Reconnect()
 	// Close lets go of the sink, at the latest when ctx is done. Publishers
 	// fail from then on.
 	Close(ctx context.Context) error

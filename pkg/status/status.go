@@ -19,10 +19,11 @@ import (
 
 // Bridge is what is asked.
 type Bridge struct {
-	Cluster  string
-	LoadedAt time.Time // of the configuration
-	Metrics  prometheus.Gatherer
-	Sinks    map[string]sinks.Sink
+	Cluster string
+	// Configuration says which configuration is in force.
+	Configuration func() Configuration
+	Metrics       prometheus.Gatherer
+	Sinks         func() map[string]sinks.Sink
 	// Flows says how each flow is, Leading whether this bridge runs them.
 	Flows   func() []flow.Status
 	Leading func() bool
@@ -42,7 +43,11 @@ type Document struct {
 // Configuration says which configuration is in force, and why a newer one is not.
 type Configuration struct {
 	LoadedAt time.Time `json:"loadedAt"`
-	Error    string    `json:"error"`
+	// Error is what is wrong with the file as it is now; empty where it is in
+	// force.
+	Error string `json:"error"`
+	// RestartNeeded are keys whose values in the file need a restart.
+	RestartNeeded []string `json:"restartNeeded,omitempty"`
 }
 
 // Flow is one CRD on one route to one sink.
@@ -76,7 +81,7 @@ type Sink struct {
 func (b *Bridge) Document() Document {
 	d := Document{
 		Cluster: b.Cluster, Role: "standby",
-		Configuration: Configuration{LoadedAt: b.LoadedAt},
+		Configuration: b.Configuration(),
 		Flows:         []Flow{}, Sinks: []Sink{},
 	}
 	if b.Leading() {
@@ -88,7 +93,7 @@ func (b *Bridge) Document() Document {
 			Objects: f.Objects, Delivered: f.Delivered, Pending: f.Pending, LagSeconds: f.Lag.Seconds(), Fenced: f.Fenced, LastError: f.LastError,
 		})
 	}
-	for name, sink := range b.Sinks {
+	for name, sink := range b.Sinks() {
 		s := sink.Status()
 		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...), Batches: s.Batches})
 	}

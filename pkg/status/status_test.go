@@ -26,11 +26,13 @@ func (s fixedSink) Status() sinks.Status { return s.status }
 
 func testBridge() *Bridge {
 	return &Bridge{
-		Cluster: "test", LoadedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Cluster: "test", Configuration: func() Configuration { return Configuration{LoadedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)} },
 		Metrics: prometheus.NewRegistry(),
-		Sinks: map[string]sinks.Sink{
-			"main":   fixedSink{status: sinks.Status{Type: "nats", Connected: true, Notes: []string{"<i>small</i>"}}},
-			"backup": fixedSink{status: sinks.Status{Type: "nats", LastError: "sink backup: <b>no route</b>"}},
+		Sinks: func() map[string]sinks.Sink {
+			return map[string]sinks.Sink{
+				"main":   fixedSink{status: sinks.Status{Type: "nats", Connected: true, Notes: []string{"<i>small</i>"}}},
+				"backup": fixedSink{status: sinks.Status{Type: "nats", LastError: "sink backup: <b>no route</b>"}},
+			}
 		},
 		Flows: func() []flow.Status {
 			return []flow.Status{{
@@ -74,7 +76,7 @@ func TestAPI(t *testing.T) {
 // TestAPIWithoutFlows shows that lists are lists also when they are empty.
 func TestAPIWithoutFlows(t *testing.T) {
 	b := testBridge()
-	b.Flows, b.Sinks = func() []flow.Status { return nil }, nil
+	b.Flows, b.Sinks = func() []flow.Status { return nil }, func() map[string]sinks.Sink { return nil }
 	if body := ask(b.Server(), "/api/status").Body.String(); !strings.Contains(body, `"flows": []`) || !strings.Contains(body, `"sinks": []`) {
 		t.Errorf("%s", body)
 	}

@@ -26,6 +26,7 @@ import (
 type bridge struct {
 	*process.Process
 	server, health string // base URLs
+	config         string // path of its configuration
 }
 
 // patience is how long a test waits for something that should happen at once.
@@ -57,7 +58,7 @@ func newBridge(t *testing.T, c config) *bridge {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &bridge{server: "http://" + server, health: "http://" + health}
+	b := &bridge{server: "http://" + server, health: "http://" + health, config: path}
 	b.Process = process.New(process.Command{
 		Name: "bridge", Path: bridgePath,
 		Args:    []string{"run", "--config", path, "--kubeconfig", c.kubeconfig},
@@ -102,10 +103,14 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 
 // status is what the contract says of /api/status.
 type status struct {
-	Cluster string
-	Role    string
-	Flows   []flowStatus
-	Sinks   []struct {
+	Cluster       string
+	Role          string
+	Configuration struct {
+		LoadedAt, Error string
+		RestartNeeded   []string
+	}
+	Flows []flowStatus
+	Sinks []struct {
 		Name, Type, LastError, Batches string
 		Connected                      bool
 	}

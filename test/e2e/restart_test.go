@@ -294,11 +294,22 @@ func (s *stream) position(ctx context.Context, crd, route string) (uint64, error
 	if err != nil {
 		return 0, err
 	}
-	var control struct{ State struct{ Position uint64 } }
+	var control struct {
+		State struct {
+			Position  uint64
+			Positions map[string]uint64
+		}
+	}
 	if err := json.Unmarshal(m.Data, &control); err != nil {
 		return 0, err
 	}
-	return control.State.Position, nil
+	position := control.State.Position
+	for _, of := range control.State.Positions { // the least, where namespaces have their own
+		if position == 0 || of < position {
+			position = of
+		}
+	}
+	return position, nil
 }
 
 // expectMarked is expect, with how an event came about.

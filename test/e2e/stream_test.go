@@ -45,7 +45,12 @@ type stream struct {
 
 func subscribe(t *testing.T, server *controlplane.NATSServer) *stream {
 	t.Helper()
-	conn, err := nats.Connect(server.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	return subscribeTo(t, server.URL())
+}
+
+func subscribeTo(t *testing.T, url string) *stream {
+	t.Helper()
+	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ type dialer struct {
 func (s *Sink) keepConnected(ctx context.Context) {
 	defer s.problems.closed()
 	for attempt := 0; ; attempt++ {
-		if attempt > 0 && !sleep(ctx, backoff(attempt)) {
+		if attempt > 0 && !s.pause(ctx, backoff(attempt)) {
 			return
 		}
 		ses, err := s.dialer.dial(ctx, s.problems)
@@ -96,7 +96,7 @@ func (s *Sink) keepConnected(ctx context.Context) {
 		s.listen(ses)
 		s.current.Store(ses)
 		s.hints.give(nil) // a request may have been made meanwhile
-		mended := ses.wait(ctx)
+		mended := ses.wait(ctx, s.anew)
 		s.current.Store(nil)
 		s.dialer.discovered = ses.nc.DiscoveredServers()
 		ses.close()
@@ -106,18 +106,33 @@ func (s *Sink) keepConnected(ctx context.Context) {
 		if !mended {
 			s.problems.disconnect(ses.whyEnded())
 		}
-		if time.Since(ses.since) > maxDelay {
+		if time.Since(ses.since) > maxDelay || mended {
 			attempt = 0 // it worked for a while; otherwise go on slowing down
 		}
 	}
 }
 
+// pause waits before the next attempt to connect. It is cut short where secrets
+// have changed, and tells whether ctx let it.
+func (s *Sink) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.anew:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
 // wait returns when the session has ended or is of no more use. mended tells
 // that it is the bridge which wants a new one.
-func (ses *session) wait(ctx context.Context) (mended bool) {
+func (ses *session) wait(ctx context.Context, anew <-chan struct{}) (mended bool) {
 	select {
 	case <-ses.ended:
 	case <-ctx.Done():
+	case <-anew:
+		return true
 	case <-ses.inboxDenied:
 		ctx, cancel := context.WithTimeout(ctx, inboxRetry)
 		defer cancel()

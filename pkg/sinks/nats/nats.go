@@ -131,6 +131,7 @@ type Sink struct {
 	notes     notes
 
 	current     atomic.Pointer[session] // nil while there is no connection
+	anew        chan struct{}           // holds a token while a new connection is wanted
 	inFlight    *semaphore.Weighted
 	openBatches *semaphore.Weighted
 	tails       *tails
@@ -177,10 +178,10 @@ func Open(o Options) (*Sink, error) {
 	if s.jetstream != nil {
 		s.dialer.optional = s.controlPrefix() + ">"
 	}
+	s.anew = make(chan struct{}, 1)
 	s.hints.given, s.kept.repaced = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
-	s.problems = &problems{log: s.log, connectedMetric: func(c bool) { o.Metrics.Connected(o.Name, c) }}
-	s.problems.connectedMetric(false)
+	s.problems = &problems{log: s.log}
 	if s.jetstream == nil {
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
@@ -287,6 +288,16 @@ func (s *Sink) Status() sinks.Status {
 		status.LastError = "sink " + s.name + ": " + problem
 	}
 	return status
+}
+
+// Reconnect makes a new connection, with what the files of secrets and
+// authorities have now. Nothing is lost: what was on its way is found out about
+// as after any other loss of the connection.
+func (s *Sink) Reconnect() {
+	select {
+	case s.anew <- struct{}{}:
+	default:
+	}
 }
 
 // Close refuses new batches, waits for those on their way, and closes the

@@ -53,6 +53,7 @@ func TestStateIsLoggedOncePerChange(t *testing.T) {
 	o := options(t, server)
 	o.Logger, o.Metrics = log.logger(), metrics
 	s := open(t, o)
+	registry.MustRegister(sinks.NewSet(map[string]sinks.Sink{"main": s}))
 	connected := func(want string) {
 		t.Helper()
 		text := "# HELP bridge_sink_connected Whether the sink is connected: 1 if it is, else 0.\n" +

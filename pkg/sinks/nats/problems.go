@@ -23,8 +23,7 @@ const (
 // changes: a line when something goes wrong or goes wrong in another way, a
 // line when all is well again, and none for the attempts in between.
 type problems struct {
-	log             *slog.Logger
-	connectedMetric func(bool)
+	log *slog.Logger
 
 	mu        sync.Mutex
 	connected bool
@@ -56,7 +55,6 @@ func (p *problems) connect(server string) {
 		return // a connection took the place of another
 	}
 	p.connected = true
-	p.connectedMetric(true)
 	p.words[connection] = ""
 	p.words[permission] = "" // may be another now; what is still denied is said again
 	if p.first() == "" {
@@ -70,7 +68,6 @@ func (p *problems) closed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connected = false
-	p.connectedMetric(false)
 	p.words[connection] = sinks.ErrClosed.Error()
 }
 
@@ -78,7 +75,6 @@ func (p *problems) disconnect(words string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connected = false
-	p.connectedMetric(false)
 	p.set(connection, words)
 }
 

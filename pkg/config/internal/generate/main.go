@@ -1,0 +1,62 @@
+// Command generate writes what is made of the configuration's structs and their
+// comments. It is run by go generate, in pkg/config.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/crbridge/crbridge/pkg/config"
+	"github.com/crbridge/crbridge/pkg/config/internal/keydoc"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+}
+
+// run writes the comments, or the pages. These are made by a program that has
+// the comments in it, so they are written by another run.
+func run(args []string) error {
+	switch what := fmt.Sprint(args); what {
+	case "[comments]":
+		return comments()
+	case "[pages]":
+		return pages()
+	default:
+		return fmt.Errorf("%s: write comments or pages", what)
+	}
+}
+
+func comments() error {
+	all, err := keydoc.Comments(".", "koanf")
+	if err != nil {
+		return err
+	}
+	content, err := keydoc.Encode(all)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("descriptions.json", content, 0o644)
+}
+
+func pages() error {
+	schema, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("../../deploy/config.schema.json", schema, 0o644); err != nil {
+		return err
+	}
+	const page = "../../docs/configuration.md"
+	content, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	if content, err = keydoc.Tables(content, schema); err != nil {
+		return fmt.Errorf("%s: %w", page, err)
+	}
+	return os.WriteFile(page, content, 0o644)
+}
