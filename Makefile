@@ -27,6 +27,10 @@ help: ## Say what there is
 build: ## Build bin/bridge, with its version in it
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bridge ./cmd/bridge
 
+.PHONY: generate
+generate: ## Make the JSON Schema and the key tables of the configuration anew, from the structs
+	go generate ./pkg/config
+
 .PHONY: servers
 servers: ## Build kube-apiserver, etcd and nats-server for tests and demo (minutes the first time, then cached)
 	@go -C test run ./cmd/servers

@@ -10,7 +10,7 @@ import (
 
 // TestSchema shows that the command prints what deploy/ has.
 func TestSchema(t *testing.T) {
-	want, err := os.ReadFile("../../deploy/config.schema.json")
+	want, err := os.ReadFile("../../deploy/schema/config.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,11 @@ var badRows = []badRow{
 		want:    "f:3:9: YAML syntax: did not find expected ',' or ']'",
 	},
 	{
+		reason:  "a carriage return alone is a line's end to the parser",
+		content: "cluster: demo\rlog: \"\r",
+		want:    "f:2:6: YAML syntax: found unexpected end of stream",
+	},
+	{
 		reason:  "a quote that is never closed",
 		content: top("log: {level: \"info}\n"),
 		want:    "f:4:14: YAML syntax: found unexpected end of stream",

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	schemaFile = "../../deploy/config.schema.json"
+	schemaFile = "../../deploy/schema/config.schema.json"
 	pageFile   = "../../docs/configuration.md"
 )
 

@@ -131,10 +131,10 @@ type schemaWriter struct {
 
 // value is the schema of values of v's type.
 func (w schemaWriter) value(v reflect.Value, r rule) (*schema, error) {
-	switch t := v.Type(); {
-	case t == durationType:
+	switch v.Type() {
+	case durationType:
 		return durationForm.schema("string", r.empty), nil
-	case t == urlsType:
+	case urlsType:
 		s, err := w.list(v, r)
 		if err != nil {
 			return nil, err
@@ -258,7 +258,7 @@ func written(v reflect.Value) any {
 			return []any{}
 		}
 	}
-	if d, is := v.Interface().(time.Duration); is {
+	if d, is := reflect.TypeAssert[time.Duration](v); is {
 		return short(d)
 	}
 	return v.Interface()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -90,6 +91,32 @@ func TestLoad(t *testing.T) {
 			func(c *Config) {
 				c.Routes[0].Events = []events.Type{events.Updated}
 				c.Routes = append(c.Routes, Route{Name: "all", CRDs: []CRDPattern{"*"}, Events: allEvents(), Payload: Payload{Content: ContentObject}, Sinks: []string{"main"}})
+			}},
+		{"selection, filters and payload", route("namespaces: [a, b]\nlabelSelector: app=web,tier in (a, b),!old\nfieldSelector: metadata.namespace!=c,spec.color=blue\n" +
+			"when: object.spec.size > 1\nchanges: {specOnly: true, ignore: [spec.replicas]}\n" +
+			"payload: {content: change, drop: ['spec.items[*].blob'], redact: [spec.password]}\n"), nil,
+			func(c *Config) {
+				r := &c.Routes[0]
+				r.Namespaces, r.LabelSelector = []string{"a", "b"}, "app=web,tier in (a, b),!old"
+				r.FieldSelector, r.When = "metadata.namespace!=c,spec.color=blue", "object.spec.size > 1"
+				r.Changes = Changes{SpecOnly: true, Ignore: []string{"spec.replicas"}}
+				r.Payload = Payload{Content: ContentChange, Drop: []string{"spec.items[*].blob"}, Redact: []string{"spec.password"}}
+			}},
+		{"what is left out may be kept", route("payload: {keep: [metadata.managedFields, 'metadata.annotations[\"kubectl.kubernetes.io/last-applied-configuration\"]']}\n"), nil,
+			func(c *Config) {
+				c.Routes[0].Payload.Keep = []string{"metadata.managedFields", `metadata.annotations["kubectl.kubernetes.io/last-applied-configuration"]`}
+			}},
+		{"empty lists and strings are the defaults", route("namespaces: []\nlabelSelector: ''\nfieldSelector: ''\nwhen: ''\nchanges: {ignore: []}\npayload: {drop: [], keep: [], redact: []}\n"), nil,
+			func(c *Config) {
+				c.Routes[0].Namespaces, c.Routes[0].Changes.Ignore = []string{}, []string{}
+				c.Routes[0].Payload = Payload{Content: ContentObject, Drop: []string{}, Keep: []string{}, Redact: []string{}}
+			}},
+		{"null is the default of a part, too", route("namespaces:\nlabelSelector: ~\nwhen:\nchanges:\npayload: {content: , drop: ~}\n"), nil, func(*Config) {}},
+		{"deselected may be listed before there is a selector", route("events: [created, deselected]\n"), nil,
+			func(c *Config) { c.Routes[0].Events = []events.Type{events.Created, events.Deselected} }},
+		{"a condition where ends are not sent", route("events: [updated]\nwhen: oldObject != null\n"), nil,
+			func(c *Config) {
+				c.Routes[0].Events, c.Routes[0].When = []events.Type{events.Updated}, "oldObject != null"
 			}},
 		{"a list of urls", strings.Replace(good, "'nats://nats:4222'", "[nats://a, 'tls://b:4223']", 1), nil,
 			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://a", "tls://b:4223"} }},
@@ -295,13 +322,13 @@ func TestEveryFieldHasItsKey(t *testing.T) {
 	})
 }
 
-// lineBreak is what YAML 1.1 takes for one.
-var lineBreak = regexp.MustCompile("[\n\r\u0085\u2028\u2029]")
-
 func FuzzLoad(f *testing.F) {
 	for _, row := range slices.Concat(badRows, badRules) {
 		f.Add([]byte(row.content), strings.Join(row.environ, "\n"))
 	}
+	f.Add([]byte(route("namespaces: [a, b]\nlabelSelector: app=web,tier in (a, b),!old\nfieldSelector: metadata.namespace!=c,spec.color=blue\n"+
+		"when: >-\n  type == 'created' ||\n    object.spec.size > 1\nchanges: {specOnly: true, ignore: [spec.replicas]}\n"+
+		"payload: {content: change, drop: ['spec.items[*].blob'], redact: [\"metadata.annotations['example.com/key']\"]}\n")), "")
 	example, err := os.ReadFile(exampleFile)
 	if err != nil {
 		f.Fatal(err)
@@ -320,9 +347,9 @@ func FuzzLoad(f *testing.F) {
 		if !errors.As(err, &bad) || len(bad.Problems) == 0 {
 			t.Fatalf("an error without a place: %v", err)
 		}
-		lines := 2 + len(lineBreak.FindAll(content, -1)) // the end of the file may be on a line of its own
+		lines := append(lineBreak.Split(string(content), -1), "") // the end of the file may be on a line of its own
 		for _, p := range bad.Problems {
-			if p.Variable == "" && (p.File != "f" || p.Line < 1 || p.Line > lines || p.Column < 1) {
+			if p.Variable == "" && (p.File != "f" || p.Line < 1 || p.Line > len(lines) || p.Column < 1 || p.Column > utf8.RuneCountInString(lines[p.Line-1])+1) {
 				t.Errorf("a problem without a place: %+v", p)
 			}
 			if p.Message == "" || strings.ContainsAny(p.String(), "\n\r") {

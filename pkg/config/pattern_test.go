@@ -53,6 +53,9 @@ func TestOverlap(t *testing.T) {
 		{"everything but that group", Route{CRDs: patterns{group}}, Route{CRDs: patterns{"*"}, ExcludeCRDs: patterns{group}}, false},
 		{"everything but a group, twice", Route{CRDs: patterns{"*"}, ExcludeCRDs: patterns{other}}, Route{CRDs: patterns{"*"}, ExcludeCRDs: patterns{group}}, true},
 		{"one that leaves everything out", Route{CRDs: patterns{"*"}, ExcludeCRDs: patterns{"*"}}, Route{CRDs: patterns{"*"}}, false},
+		{"namespaces that have one in common", Route{CRDs: patterns{a}, Namespaces: []string{"x", "y"}}, Route{CRDs: patterns{a}, Namespaces: []string{"y"}}, true},
+		{"namespaces that have none in common", Route{CRDs: patterns{a}, Namespaces: []string{"x"}}, Route{CRDs: patterns{group}, Namespaces: []string{"y"}}, false},
+		{"all namespaces, and one of them", Route{CRDs: patterns{a}, Namespaces: []string{"x"}}, Route{CRDs: patterns{group}}, true},
 		{"the second of several", Route{CRDs: patterns{b, a}}, Route{CRDs: patterns{other, a}}, true},
 	} {
 		t.Run(row.reason, func(t *testing.T) {

@@ -67,7 +67,7 @@ type report struct {
 func newReport(file string, content []byte) *report {
 	return &report{
 		file:   file,
-		lines:  strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n"),
+		lines:  lineBreak.Split(strings.TrimPrefix(string(content), "\ufeff"), -1),
 		values: map[path]origin{},
 		keys:   map[path]origin{},
 		faulty: map[path]bool{},

@@ -65,7 +65,7 @@ const (
 	label1035      = `[a-z]([-a-z0-9]*[a-z0-9])?`
 	streamPattern  = `[^\x00-\x20.*>/\\\x7f]{1,255}`
 	filterPattern  = `(([^\x00-\x20\x7f.>][^\x00-\x20\x7f.]*|>[^\x00-\x20\x7f.]+)\.)*[^\x00-\x20\x7f.]+`
-	templateToken  = `([\x21-\x29\x2b-\x2d\x2f-\x3d\x3f-\x7a\x7c\x7e]|\{[a-z]+\})+`
+	templatePart   = `([\x21-\x29\x2b-\x2d\x2f-\x3d\x3f-\x7a\x7c\x7e]|\{[a-z]+\})+`
 	pathName       = `[A-Za-z_][A-Za-z0-9_-]*`
 	pathBracket    = `\[(\*|[0-9]+|'([^'\\]|\\['\\])*'|"([^"\\]|\\["\\])*")\]`
 	schemePattern  = `([Nn][Aa][Tt][Ss]|[Tt][Ll][Ss]|[Ww][Ss][Ss]?)`
@@ -83,7 +83,7 @@ var forms = map[string]form{
 	"host":      {title: "host name or IP address", pattern: `[A-Za-z0-9.:-]+(%[\s\S]+)?`},
 	"file":      {title: "file name", pattern: `[^\x00\n\r]*`, never: "-----BEGIN"},
 	"url":       {title: "URL", pattern: schemePattern + `://[^/@?#]+[^@]*`},
-	"template":  {title: "subject template", pattern: templateToken + `(\.` + templateToken + `)*`},
+	"template":  {title: "subject template", pattern: templatePart + `(\.` + templatePart + `)*`},
 	"stream":    {title: "stream name", pattern: streamPattern},
 	"subject":   {title: "NATS subject", pattern: filterPattern},
 	"replicas":  {min: fewestReplicas, max: mostReplicas},

@@ -126,7 +126,9 @@ func invalidUTF8(content []byte) int {
 
 // place is the line and column of the character that follows.
 func place(before []byte) origin {
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
-	return origin{line: line, column: column}
+	lines := lineBreak.Split(string(before), -1)
+	return origin{line: len(lines), column: utf8.RuneCountInString(lines[len(lines)-1]) + 1}
 }
+
+// lineBreak is what the parser takes for one, and so what lines are counted by.
+var lineBreak = regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")

@@ -20,6 +20,11 @@ func TestWarnings(t *testing.T) {
 		rest    = "- {name: b, events: [created, updated], crds: [orders.shop.example.com], sinks: [main]}\n"
 		both    = "- {name: a, crds: [orders.shop.example.com], sinks: [main, other]}\n"
 
+		inShop  = "- {name: a, namespaces: [shop], crds: [orders.shop.example.com], sinks: [main]}\n"
+		inStage = "- {name: b, namespaces: [stage], crds: ['*.shop.example.com'], sinks: [main]}\n"
+		web     = "- {name: a, labelSelector: app=web, crds: [orders.shop.example.com], sinks: [main]}\n"
+		notWeb  = "- {name: b, labelSelector: app!=web, crds: ['*.shop.example.com'], sinks: [main]}\n"
+
 		stored    = "sinks: {main: {nats: {url: nats://a, jetstream: {stream: K8S}}}}\n"
 		byRoute   = "sinks: {main: {nats: {url: nats://a, subject: 'k8s.{route}.{name}', jetstream: {stream: K8S}}}}\n"
 		byVersion = "sinks: {main: {nats: {url: nats://a, subject: 'k8s.{version}.{name}', jetstream: {stream: K8S}}}}\n"
@@ -44,6 +49,9 @@ func TestWarnings(t *testing.T) {
 		{"different versions, with the version in the subject", head + a1 + b2 + byVersion, nil},
 		{"a default version may be the other's", head + a1 + b + byVersion, []string{overlappingVersion}},
 		{"different CRDs", head + a + c + stored, nil},
+		{"different namespaces", head + inShop + inStage + stored, nil},
+		{"a namespace in all of them", head + inShop + b + stored, []string{overlapping}},
+		{"an object can change from one label selector to the other", head + web + notWeb + stored, []string{overlapping}},
 		{"different sinks", head + a + d + two, nil},
 		{"different events of one object can overtake each other", head + deleted + rest + stored, []string{overlapping}},
 		{"a sink without a stream", good, []string{`sink "main"` + forgets}},

@@ -47,7 +47,7 @@ func pages() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile("../../deploy/config.schema.json", schema, 0o644); err != nil {
+	if err := os.WriteFile("../../deploy/schema/config.schema.json", schema, 0o644); err != nil {
 		return err
 	}
 	const page = "../../docs/configuration.md"
@@ -58,5 +58,5 @@ func pages() error {
 	if content, err = keydoc.Tables(content, schema); err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
-	return os.WriteFile(page, content, 0o644)
+	return os.WriteFile(page, content, 0o644) //nolint:gosec // the name is a constant; what is written is that file, filled
 }

@@ -27,7 +27,11 @@ func Tables(page, schemaJSON []byte) ([]byte, error) {
 	}
 	d := document{tables: map[string]*table{}}
 	for _, m := range place.FindAllSubmatch(page, -1) {
-		d.tables[string(m[1])] = &table{}
+		name := string(m[1])
+		if d.tables[name] != nil {
+			return nil, fmt.Errorf("two tables have the keys below %s; take one away", name)
+		}
+		d.tables[name] = &table{}
 	}
 	d.walk(root, ".")
 	if len(d.homeless) > 0 {
@@ -45,7 +49,7 @@ func Tables(page, schemaJSON []byte) ([]byte, error) {
 	return filled, errors.Join(errs...)
 }
 
-var place = regexp.MustCompile(`(?ms)^<!-- keys: (\S+) -->\n.*?^<!-- end -->\n`)
+var place = regexp.MustCompile(`(?s)<!-- keys: (\S+) -->\n.*?<!-- end -->\n`)
 
 // schema is what a table needs of a JSON Schema.
 type schema struct {
