@@ -36,14 +36,15 @@ func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured
 		r.rewound(&sources.RewoundError{Position: s.known.version, Is: seen.version})
 		return
 	}
-	if s.risen && !inList && r.target.Rules.selective() {
-		// A watch may tell again of what an object did before it died.
+	if s.risen && !inList && r.presence != nil {
+		// A watch may tell of what an object did before it died, see held.
 		fates, known := r.fates(ctx, []keyed{{key, seen}})
 		if !known {
 			return
 		}
 		if !fates[key].exists {
-			w.progress(ctx, seen.version)
+			i.row.version, i.gone, i.silent, i.until = s.ended, true, true, fates[key].asOf
+			r.put(ctx, nil, i)
 			return
 		}
 	}

@@ -42,7 +42,8 @@ type Run struct {
 	// source hands what happens from a resource version on, or all that there
 	// is, to a watcher until ctx is done.
 	source func(ctx context.Context, to *watcher, from sources.Start) error
-	// presence says whether an object exists that left a selection.
+	// presence says whether an object exists that left a selection; nil in
+	// tests that do not ask.
 	presence presence
 	watchers []*watcher
 
@@ -158,8 +159,10 @@ func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 		series: f.env.Metrics.of(f.id),
 		done:   make(chan struct{}),
 
-		presence: f.env.API.Presence,
-		saver:    saver{digestsStay: target.Rules.digestsStay()},
+		saver: saver{digestsStay: target.Rules.digestsStay()},
+	}
+	if f.env.API.Presence != nil {
+		r.presence = f.env.API.Presence
 	}
 	for _, namespace := range target.Rules.namespaces() {
 		r.watchers = append(r.watchers, &watcher{run: r, namespace: namespace})

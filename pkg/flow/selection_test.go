@@ -179,6 +179,34 @@ func TestEndIsRemembered(t *testing.T) {
 	}
 }
 
+// TestEndByListIsRemembered is TestEndIsRemembered where a list showed the end:
+// the watch then says of the object that it is there, before it says that it is
+// gone.
+func TestEndByListIsRemembered(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	process := func() (*harness, *Run) {
+		h := p.process(t, nil)
+		h.target.Rules = labelled(t)
+		r := h.start(ctx)
+		r.presence = &cluster{asOf: 40}
+		return h, r
+	}
+	_, r := process()
+	list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
+	list(ctx, r, 20, object("b", "", 6))
+	eventually(t, func() bool { return p.recorded().Position == 19 })
+	end(r, time.Minute)
+	_, r = process() // after a crash
+	r.Changed(ctx, object("a", "", 21))
+	r.Changed(ctx, object("a", "", 22))
+	r.Deleted(ctx, object("a", "", 23))
+	r.Changed(ctx, object("a", "2", 24))
+	r.Progressed(ctx, "41")
+	end(r, time.Minute)
+	p.wait(t, "created ns/a@5", "created ns/b@6", "deleted ns/a@20 inferred", "created ns/a@24")
+}
+
 // TestReselection shows what is told when the route selects other objects than
 // before: what is new to it exists, what it has left is deselected or deleted,
 // once the watch has told what it can.

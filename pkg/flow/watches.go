@@ -2,6 +2,7 @@ package flow
 
 import (
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -105,18 +106,19 @@ func (w watches) positions() (all uint64, single map[string]uint64) {
 }
 
 // watching makes the watches those of the given namespaces. Where the route
-// selects otherwise than before, one that takes over from others begins where
-// all of these have come to; a survey tells what was not selected. One of a
-// namespace that nobody watched begins with a list.
+// selects otherwise than before, one of a namespace takes over from that of all
+// namespaces, and a survey tells what was not selected. Any other that is new
+// begins with a list: what of its objects was told before, and ended, is only
+// remembered beyond the position of the watch that told it.
 func (w watches) watching(namespaces []string, reselected bool) watches {
 	next := watches{}
-	_, all := w[allNamespaces]
+	all := w[allNamespaces]
 	for _, namespace := range namespaces {
 		switch one, ok := w[namespace]; {
 		case ok:
 			next[namespace] = one
-		case reselected && (all || namespace == allNamespaces && len(w) > 0):
-			next[namespace] = &watched{position: w.least()}
+		case reselected && all != nil:
+			next[namespace] = &watched{position: all.position, held: slices.Clone(all.held)}
 		}
 	}
 	return next
