@@ -8,7 +8,7 @@ import (
 
 // watchEvery is how often files are read to see whether they have changed. What
 // two readings agree on is taken, so that a file is not taken half-written.
-const watchEvery = time.Second
+const watchEvery = 500 * time.Millisecond
 
 // contents is what a group of files has in it. They are read rather than
 // watched for events: a ConfigMap and a Secret are swapped by a symbolic link,

@@ -47,6 +47,7 @@ var faults = []fault{
 	{"crd recreated unseen", 2, recreateCRDUnseen},
 	{"crd gone unseen", 1, loseCRDUnseen},
 	{"version changed", 1, changeVersion},
+	{"reload", 4, reload},
 }
 
 // wait lets that part of the longest time pass which the schedule chooses.

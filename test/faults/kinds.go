@@ -154,10 +154,19 @@ func (k *kind) object(name string, content int64) *unstructured.Unstructured {
 		"spec": map[string]any{"content": content, "text": "é <b>&</b> \u2028"},
 	}}
 	o.SetName(name)
+	o.SetLabels(map[string]string{"color": color(content)})
 	if k.namespaced {
 		o.SetNamespace("default")
 	}
 	return o
+}
+
+// color is a label by which half of all objects are selected.
+func color(content int64) string {
+	if content%2 == 0 {
+		return "red"
+	}
+	return "blue"
 }
 
 // probe makes an object, changes it once, and returns its uid.
@@ -247,6 +256,9 @@ func (k *kind) change(ctx context.Context, random *rand.Rand) error {
 			return err
 		}
 		o.Object["spec"] = map[string]any{"content": content}
+		if content%8 == 0 {
+			o.SetLabels(map[string]string{"color": color(content / 8)})
+		}
 		_, err = objects.Update(ctx, o, metav1.UpdateOptions{})
 		return err
 	}

@@ -157,7 +157,7 @@ func (w *world) recovered(ctx context.Context) (time.Duration, error) {
 		arrived := map[string]bool{}
 		messages := w.tap.Recording().Messages
 		for i := len(messages) - 1; i >= max(0, len(messages)-20_000); i-- {
-			if e := messages[i].Event; e != nil && e.Kind != "deleted" && probes[e.Attributes["uid"]] != "" {
+			if e := messages[i].Event; e != nil && e.Kind != "deleted" && probes[e.Attributes["uid"]] != "" && isConstant(e.Attributes["route"]) {
 				arrived[e.Attributes["route"]+" "+probes[e.Attributes["uid"]]] = true
 			}
 		}
@@ -194,6 +194,9 @@ func (w *world) recovered(ctx context.Context) (time.Duration, error) {
 func (w *world) judge(ctx context.Context, report *Report) error {
 	if _, err := w.recovered(ctx); err != nil {
 		return fmt.Errorf("at the end: %w\n%s\n%s", err, w.bridges[0].status(ctx), w.logs())
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
 	}
 	w.load.stop()
 	if _, err := w.recovered(ctx); err != nil {
@@ -261,10 +264,12 @@ func (w *world) expected() oracle.Expectations {
 	}
 	notes := route("notes", nil, 2)
 	notes.Data = false // which version of the CRD wrote it is not in etcd's history
+	varied := route("varied", nil, 0)
+	varied.Data, varied.Partial, varied.Changing = false, true, w.routes.varied == everything
 	return oracle.Expectations{
 		Cluster: cluster, Stream: stream, Quiet: true, Lossy: slices.Clone(w.windows),
 		Routes: []oracle.Route{
-			route("all", nil, 0, 1), route("ends", []string{"created", "deleted"}, 0), route("changes", []string{"updated", "deleted"}, 0), notes,
+			route("all", nil, 0, 1), route("ends", []string{"created", "deleted"}, 0), route("changes", []string{"updated", "deleted"}, 0), notes, varied,
 		},
 	}
 }

@@ -75,6 +75,7 @@ type world struct {
 	maxAge  time.Duration
 
 	mu       sync.Mutex
+	routes   routes
 	windows  []oracle.Window
 	caughtUp int64     // the revision up to which everything had been delivered once
 	lossy    bool      // since then something happened that loses versions
@@ -236,31 +237,18 @@ func (w *world) goesOnLosing(d time.Duration) {
 	w.lossy, w.losing = true, time.Now().Add(d)
 }
 
-// config writes a bridge's configuration.
+// config writes a bridge's configuration, and returns where.
 func (w *world) config(name string) (string, error) {
 	path := filepath.Join(w.opts.Dir, name+".yaml")
-	content := fmt.Sprintf(`cluster: %s
-routes:
-  - name: all
-    crds: ["*.shop.example.com"]
-    sinks: [main]
-  - name: ends
-    crds: [orders.shop.example.com]
-    events: [created, deleted]
-    sinks: [main]
-  - name: changes
-    crds: [orders.shop.example.com]
-    events: [updated, deleted]
-    sinks: [main]
-  - name: notes
-    crds: [notes.text.example.com]
-    sinks: [main]
+	w.mu.Lock()
+	content := w.routes.yaml() + fmt.Sprintf(`
 sinks:
   main:
     nats:
       url: nats://%s
       subject: %q
       jetstream: {stream: %s, maxAge: %s, duplicateWindow: 100ms}
-`, cluster, w.natsLine.Addr(), subject, stream, w.maxAge)
+`, w.natsLine.Addr(), subject, stream, w.maxAge)
+	w.mu.Unlock()
 	return path, os.WriteFile(path, []byte(content), 0o600)
 }

@@ -39,6 +39,9 @@ func (c *checker) attributes(m *Message) (*Route, Resource, bool) {
 	if e.Resync > 0 && e.Kind == Existing {
 		id += fmt.Sprintf(".r%d", e.Resync)
 	}
+	if e.Listed > 0 && e.Kind == Existing && route.Changing {
+		id += fmt.Sprintf(".s%d", e.Listed)
+	}
 	group, version, _ := strings.Cut(a["apiversion"], "/")
 	if group != resource.Group || version == "" {
 		c.violate(Attributes, m, "apiversion is %q", a["apiversion"])
@@ -51,7 +54,7 @@ func (c *checker) attributes(m *Message) (*Route, Resource, bool) {
 		{"id", a["id"], id},
 		{"Nats-Msg-Id", m.Header.Get("Nats-Msg-Id"), a["id"]},
 		{"resourceversion", a["resourceversion"], fmt.Sprint(e.Revision)},
-		{"sequence", a["sequence"], fmt.Sprintf("%020d", e.Revision)},
+		{"sequence", a["sequence"], fmt.Sprintf("%020d", e.at())},
 		{"the NATS subject", m.Subject, c.subject(route, resource, e)},
 	} {
 		if is.got != is.want {

@@ -39,6 +39,11 @@ type Route struct {
 	// Then convergence and gaps are not judged.
 	Partial bool
 
+	// Changing says that a Partial route's selection was changed on the way,
+	// and that by now it selects everything: in the end it must have told of
+	// all that is there.
+	Changing bool
+
 	// Began is a revision at which the route was not yet active, and Listed
 	// one at which its first list was done (in the last generation of the
 	// stream, of every CRD that was there). They matter for routes that leave
@@ -194,7 +199,7 @@ func (l *life) last() *Message { return l.told[len(l.told)-1] }
 // byVersion are the events in the order that they should have.
 func (l *life) byVersion() []*Message {
 	return slices.SortedStableFunc(slices.Values(l.told), func(a, b *Message) int {
-		return cmp.Compare(a.Event.Revision, b.Event.Revision)
+		return cmp.Compare(a.Event.at(), b.Event.at())
 	})
 }
 

@@ -106,6 +106,9 @@ func (c *checker) gapBeforeDeath(m *Message, l *life, at int, first bool) {
 
 // needless judges events that say that something was lost.
 func (c *checker) needless(l *life) {
+	if l.route.Changing {
+		return // what it did not select is deduced afterwards
+	}
 	before := int64(0)
 	for _, m := range l.byVersion() {
 		e := m.Event

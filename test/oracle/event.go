@@ -36,8 +36,11 @@ type Event struct {
 	Kind       string // of change: what is left of the type without its frame
 	Revision   int64  // the attribute resourceversion; 0 if that is no number
 	Resync     int    // n of an id's suffix .r<n>, which a requested resync makes; 0 otherwise
-	Inferred   bool
-	Coalesced  bool
+	// Listed is n of an id's suffix .s<n>, which a changed selection makes: the
+	// revision of the list that showed the object; 0 otherwise.
+	Listed    int64
+	Inferred  bool
+	Coalesced bool
 
 	Content  Content // of the data; nil if that is no object
 	who      identity
@@ -47,6 +50,9 @@ type Event struct {
 
 func (e *Event) uid() string     { return e.Attributes["uid"] }
 func (e *Event) subject() string { return e.Attributes["subject"] }
+
+// at is the revision that orders the event among those of its name.
+func (e *Event) at() int64 { return max(e.Revision, e.Listed) }
 
 // DecodeEvent reads an event in binary or in structured mode. It fails for what
 // cannot be read as an event at all; what is wrong with one that can is for
@@ -69,7 +75,8 @@ func DecodeEvent(header nats.Header, payload []byte) (*Event, error) {
 	e.Revision, _ = strconv.ParseInt(e.Attributes["resourceversion"], 10, 64)
 	e.Inferred = e.Attributes["inferred"] == "true"
 	e.Coalesced = e.Attributes["coalesced"] == "true"
-	e.Resync = resyncNumber(e.Attributes)
+	e.Resync = int(suffixNumber(e.Attributes, ".r"))
+	e.Listed = suffixNumber(e.Attributes, ".s")
 	e.Content, e.who, e.dataErr = readContent(data)
 	return e, nil
 }
@@ -125,15 +132,15 @@ func (e *Event) readStructured(payload []byte) ([]byte, error) {
 	return data, nil
 }
 
-// resyncNumber is n where the id is that of a resync,
-// <uid>.<resourceversion>.<route>.r<n>.
-func resyncNumber(attributes map[string]string) int {
-	suffix, ok := strings.CutPrefix(attributes["id"], plainID(attributes)+".r")
+// suffixNumber is n where the id is <uid>.<resourceversion>.<route> with n behind
+// the suffix.
+func suffixNumber(attributes map[string]string, suffix string) int64 {
+	digits, ok := strings.CutPrefix(attributes["id"], plainID(attributes)+suffix)
 	if !ok {
 		return 0
 	}
-	n, err := strconv.Atoi(suffix)
-	if err != nil || n < 1 || strconv.Itoa(n) != suffix {
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 1 || strconv.FormatInt(n, 10) != digits {
 		return 0
 	}
 	return n

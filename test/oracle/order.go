@@ -28,7 +28,7 @@ func (c *checker) order(m *Message, l *life) {
 	case before.life != l && len(l.told) > 0:
 		c.violate(Order, m, "its namesake %s has been told of, in %s", last.uid(), before.last.what())
 		return
-	case e.Revision < last.Revision, e.Revision == last.Revision && e.Resync == 0:
+	case e.at() < last.at(), e.at() == last.at() && e.Resync == 0:
 		c.violate(Order, m, "follows %s", before.last.what())
 		return
 	case before.life == l && beginning(e) && !l.route.Partial:

@@ -28,6 +28,8 @@ func (c *checker) complete(route *Route) {
 			c.converged(l)
 		case o.death > 0 && told:
 			c.buried(l)
+		case route.Changing && o.death == 0:
+			c.lack(Convergence, route, o, "it is there at revision %d, and no event has told so", o.newest().Revision)
 		case route.Partial:
 		case o.death == 0 && c.owesLiving(route, o, listed):
 			c.lack(Convergence, route, o, "it is there at revision %d, and no event has told so", o.newest().Revision)
@@ -49,7 +51,8 @@ func (r *Route) follows(o *object) bool {
 func (c *checker) converged(l *life) {
 	newest := l.byVersion() // what is out of order is not judged here
 	last := newest[len(newest)-1]
-	if l.route.Partial || !l.route.sends(Updated) || last.Event.Revision == l.object.newest().Revision {
+	selected := last.Event.Kind != Deselected
+	if l.route.Partial && !l.route.Changing || !l.route.sends(Updated) || selected && last.Event.Revision == l.object.newest().Revision {
 		return
 	}
 	c.violate(Convergence, last, "is the object's last event, and its newest version is %d", l.object.newest().Revision)

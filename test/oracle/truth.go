@@ -40,19 +40,29 @@ func (c *checker) truth(m *Message, route *Route, resource Resource) (*object, b
 	if e.Inferred {
 		return o, c.trueAbsence(m, route, o)
 	}
-	if e.Revision != o.death {
+	if _, left := o.at(e.Revision); e.Revision != o.death && (!route.Partial || !left) {
 		c.violate(Invention, m, "it was deleted at revision %d", o.death)
 		return o, false
 	}
-	c.sameData(m, route, o.newest())
+	if e.Revision == o.death {
+		c.sameData(m, route, o.newest())
+	}
 	return o, true
 }
 
 // trueVersion judges an event about what was written.
 func (c *checker) trueVersion(m *Message, route *Route, o *object) bool {
 	e := m.Event
-	if e.Kind == Deselected && e.Revision == o.death {
+	if e.Kind == Deselected {
+		if !o.thereAt(e.Revision) {
+			c.violate(Invention, m, "it was not there")
+			return false
+		}
 		return true
+	}
+	if e.Listed > 0 && !o.thereAt(e.Listed) {
+		c.violate(Invention, m, "it was not there to be listed")
+		return false
 	}
 	at, ok := o.at(e.Revision)
 	if !ok {
@@ -76,12 +86,14 @@ func (c *checker) trueVersion(m *Message, route *Route, o *object) bool {
 // name was there to be listed.
 func (c *checker) trueAbsence(m *Message, route *Route, o *object) bool {
 	e := m.Event
-	if e.Revision < o.death {
+	// An object that is not selected at that revision may be found to be gone
+	// when it is asked for after that.
+	if e.Revision < o.death && !route.Partial {
 		c.violate(Invention, m, "it was deleted later, at revision %d", o.death)
 		return false
 	}
 	for _, namesake := range c.past.byName[place{o.resource, o.key}] {
-		if !namesake.thereAt(e.Revision) {
+		if !namesake.thereAt(e.Revision) || route.Partial { // it may be one that is not selected
 			continue
 		}
 		if _, ok := namesake.at(e.Revision + 1); !ok {
