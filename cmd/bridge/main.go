@@ -61,6 +61,8 @@ const usage = `bridge publishes every change of Kubernetes custom resources as a
 Usage:
   bridge [run] --config FILE      run the bridge until SIGTERM or SIGINT
   bridge validate --config FILE   check the configuration file
+  bridge rbac --config FILE       print the roles that the bridge needs for the
+                                  file, and no more, as YAML
   bridge resync --config FILE --route R
                                   have the running bridge deliver the present
                                   state of the route's objects again, as existing
@@ -70,6 +72,9 @@ Usage:
 Flags:
   --config FILE       the configuration
   --route R           the name of a route
+  --namespace NS      where the bridge runs; default: crbridge-system
+  --service-account SA
+                      as what it runs; default: crbridge
   --kubeconfig FILE   how to reach the cluster; without it: the cluster that the
                       bridge runs in, then $KUBECONFIG, then ~/.kube/config
 `
@@ -77,6 +82,7 @@ Flags:
 // options are the flags of all commands.
 type options struct {
 	config, kubeconfig, route string
+	namespace, serviceAccount string
 }
 
 // command is what the bridge can be told to do.
@@ -96,6 +102,11 @@ func commands() []command {
 			return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
 		}},
 		{name: "validate", run: validate},
+		{name: "rbac", flags: func(f *flag.FlagSet, o *options) {
+			kubeconfigFlag(f, o)
+			f.StringVar(&o.namespace, "namespace", "crbridge-system", "")
+			f.StringVar(&o.serviceAccount, "service-account", "crbridge", "")
+		}, run: printRBAC},
 		{name: "resync", flags: func(f *flag.FlagSet, o *options) {
 			f.StringVar(&o.route, "route", "", "")
 		}, run: resync},

@@ -9,11 +9,53 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/crbridge/crbridge/pkg/config"
 )
+
+// TestDeployedRights shows that deploy/ grants what the bridge prints for the
+// configuration in deploy/.
+func TestDeployedRights(t *testing.T) {
+	var m corev1.ConfigMap
+	content, err := os.ReadFile("../../deploy/30-configmap.yaml")
+	if err == nil {
+		err = yaml.UnmarshalStrict(content, &m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(m.Data["config.yaml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	if err := run(t.Context(), []string{"rbac", "--config", path}, nil, &stdout, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	granted, err := os.ReadFile("../../deploy/20-rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(withoutComments(stdout.String()), withoutComments(string(granted))); diff != "" {
+		t.Errorf("deploy/20-rbac.yaml (-what bridge rbac prints +what is there):\n%s", diff)
+	}
+	if stderr.Len() > 0 {
+		t.Errorf("on stderr: %s", &stderr)
+	}
+}
+
+func withoutComments(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "#") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
 
 // TestDeployedConfiguration shows that the configuration in deploy/ is one that
 // the bridge takes.
