@@ -60,7 +60,9 @@ const usage = `bridge publishes every change of Kubernetes custom resources as a
 
 Usage:
   bridge [run] --config FILE      run the bridge until SIGTERM or SIGINT
-  bridge validate --config FILE   check the configuration file
+  bridge validate --config FILE [--cluster]
+                                  check the configuration file; with --cluster,
+                                  look at the cluster and the sinks as well
   bridge rbac --config FILE       print the roles that the bridge needs for the
                                   file, and no more, as YAML
   bridge resync --config FILE --route R
@@ -72,6 +74,7 @@ Usage:
 Flags:
   --config FILE       the configuration
   --route R           the name of a route
+  --cluster           look at the cluster and the sinks, and print a table
   --namespace NS      where the bridge runs; default: crbridge-system
   --service-account SA
                       as what it runs; default: crbridge
@@ -83,6 +86,7 @@ Flags:
 type options struct {
 	config, kubeconfig, route string
 	namespace, serviceAccount string
+	cluster                   bool
 }
 
 // command is what the bridge can be told to do.
@@ -101,7 +105,10 @@ func commands() []command {
 		{name: "run", flags: kubeconfigFlag, run: func(ctx context.Context, o options, environ []string, _, stderr io.Writer) error {
 			return bridge(ctx, o.config, o.kubeconfig, environ, stderr)
 		}},
-		{name: "validate", run: validate},
+		{name: "validate", flags: func(f *flag.FlagSet, o *options) {
+			kubeconfigFlag(f, o)
+			f.BoolVar(&o.cluster, "cluster", false, "")
+		}, run: validate},
 		{name: "rbac", flags: func(f *flag.FlagSet, o *options) {
 			kubeconfigFlag(f, o)
 			f.StringVar(&o.namespace, "namespace", "crbridge-system", "")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/rbac"
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // printRBAC prints the roles that a bridge needs for the configuration. Only
@@ -92,20 +93,29 @@ func clusterCRDs(ctx context.Context, kubeconfig string) ([]rbac.CRD, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	all, err := listCRDs(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	crds := make([]rbac.CRD, 0, len(all))
+	for i := range all {
+		crd := &all[i]
+		crds = append(crds, rbac.CRD{Name: crd.Name, Namespaced: crd.Spec.Scope == apiextensions.NamespaceScoped})
+	}
+	return crds, nil
+}
+
+// listCRDs are the CRDs that there are now.
+func listCRDs(ctx context.Context, cluster sources.Cluster) ([]apiextensions.CustomResourceDefinition, error) {
 	client, err := apiextensionsclient.NewForConfigAndClient(cluster.Config, cluster.HTTP)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	list, err := client.CustomResourceDefinitions().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	crds := make([]rbac.CRD, 0, len(list.Items))
-	for i := range list.Items {
-		crd := &list.Items[i]
-		crds = append(crds, rbac.CRD{Name: crd.Name, Namespaced: crd.Spec.Scope == apiextensions.NamespaceScoped})
-	}
-	return crds, nil
+	return list.Items, nil
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // validate checks the configuration file; its error has a line for each problem.
-func validate(_ context.Context, o options, environ []string, stdout, stderr io.Writer) error {
+// If it is asked to it then looks at the cluster and the sinks.
+func validate(ctx context.Context, o options, environ []string, stdout, stderr io.Writer) error {
 	c, err := loadConfig(o.config, environ)
 	if err != nil {
 		return err
@@ -19,6 +20,9 @@ func validate(_ context.Context, o options, environ []string, stdout, stderr io.
 		fmt.Fprintln(stderr, "warning:", warning)
 	}
 	fmt.Fprintf(stdout, "%s: ok\n", o.config)
+	if o.cluster {
+		return preflight(ctx, c, o.kubeconfig, stdout)
+	}
 	return nil
 }
 

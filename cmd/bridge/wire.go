@@ -187,14 +187,23 @@ func openSinks(ctx context.Context, c *config.Config, metrics *sinks.Metrics, lo
 }
 
 func openNATS(cluster, name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
+	o, err := natsOptions(cluster, name, c)
+	if err != nil {
+		return nil, err
+	}
+	o.Logger, o.Metrics = log, metrics
+	return nats.Open(o)
+}
+
+// natsOptions are the options of a sink, without a log and metrics.
+func natsOptions(cluster, name string, c *config.NATS) (nats.Options, error) {
 	subject, err := events.ParseSubject(c.Subject)
 	if err != nil {
-		return nil, fmt.Errorf("nats.subject: %w", err)
+		return nats.Options{}, fmt.Errorf("nats.subject: %w", err)
 	}
 	o := nats.Options{
 		Name: name, Cluster: cluster, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
 		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS),
-		Logger: log, Metrics: metrics,
 	}
 	if s := c.JetStream; s != nil {
 		o.JetStream = &nats.JetStreamOptions{
@@ -202,7 +211,7 @@ func openNATS(cluster, name string, c *config.NATS, metrics *sinks.Metrics, log 
 			MaxAge: s.MaxAge, MaxBytes: s.MaxBytes, MaxMsgsPerSubject: s.MaxMsgsPerSubject, DuplicateWindow: s.DuplicateWindow,
 		}
 	}
-	return nats.Open(o)
+	return o, nil
 }
 
 // close lets go of what was opened, whether or not ctx is done.

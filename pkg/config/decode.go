@@ -63,7 +63,7 @@ func (d decoder) structure(n *yaml.Node, t reflect.Type, p path) (any, bool) {
 		at := p.key(name)
 		typ, known := types[name]
 		if !known {
-			meant := nearest(name, names)
+			meant := Nearest(name, names)
 			d.report.key(at, "no such key; %s", didYouMean(meant, "keys here", names))
 			if meant != "" {
 				d.report.fault(p.key(meant)) // not to be called missing as well

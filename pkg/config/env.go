@@ -112,7 +112,7 @@ func unknownVariable(name string, settings map[string]setting) string {
 		}
 	}
 	const message = "no such key"
-	if meant := nearest(name, candidates); meant != "" {
+	if meant := Nearest(name, candidates); meant != "" {
 		return message + "; did you mean " + meant + "?"
 	}
 	if strings.HasPrefix(name, envPrefix+"SINKS__") {

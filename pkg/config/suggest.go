@@ -11,10 +11,10 @@ func didYouMean(nearest, what string, names []string) string {
 	return what + ": " + strings.Join(names, ", ")
 }
 
-// nearest is the name that was probably meant: one that differs in at most two
+// Nearest is the name that was probably meant: one that differs in at most two
 // letters, not counting their case, or else one that begins with what was
 // written or with which that begins. It is empty if there is none.
-func nearest(written string, names []string) string {
+func Nearest(written string, names []string) string {
 	const most = 2
 	best, bestDistance := "", most+2
 	lower := strings.ToLower(written)

@@ -147,7 +147,7 @@ func validateRouteSinks(c *Config, route *Route, at path, r *report) {
 // the problem, and told already.
 func (r *report) noSink(at path, name string, sinks map[string]Sink) {
 	if known := slices.Sorted(maps.Keys(sinks)); len(known) > 0 {
-		r.value(at, "%s: no such sink; %s", quote(name), didYouMean(nearest(name, known), "there are", known))
+		r.value(at, "%s: no such sink; %s", quote(name), didYouMean(Nearest(name, known), "there are", known))
 	}
 }
 

@@ -99,7 +99,7 @@ func (c *crds) Reconcile(ctx context.Context, request reconcile.Request) (reconc
 		return reconcile.Result{}, fmt.Errorf("CRD %s: %w", name, err)
 	}
 	c.note(name, object.UID)
-	return reconcile.Result{}, c.supervisor.observe(ctx, observation{name: name, crd: fromObject(&object)})
+	return reconcile.Result{}, c.supervisor.observe(ctx, observation{name: name, crd: FromObject(&object)})
 }
 
 // expected tells whether the CRD that the cache has may be believed: it is the

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	fieldselector "k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/version"
@@ -34,9 +35,13 @@ type Version struct {
 	Name    string
 	Served  bool
 	Storage bool
+	// Selectable are the fields that a field selector can name, as it names
+	// them; none where the CRD was stripped.
+	Selectable []string
 }
 
-func fromObject(o *apiextensions.CustomResourceDefinition) *CRD {
+// FromObject is what matters of a CRD.
+func FromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 	c := &CRD{
 		Name: o.Name, UID: o.UID, Group: o.Spec.Group, Kind: o.Spec.Names.Kind, Plural: o.Spec.Names.Plural,
 		Namespaced: o.Spec.Scope == apiextensions.NamespaceScoped,
@@ -46,7 +51,11 @@ func fromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 		c.Created = o.CreationTimestamp.Unix()
 	}
 	for _, v := range o.Spec.Versions {
-		c.Versions = append(c.Versions, Version{Name: v.Name, Served: v.Served, Storage: v.Storage})
+		version := Version{Name: v.Name, Served: v.Served, Storage: v.Storage}
+		for _, field := range v.SelectableFields {
+			version.Selectable = append(version.Selectable, strings.TrimPrefix(field.JSONPath, "."))
+		}
+		c.Versions = append(c.Versions, version)
 	}
 	for _, condition := range o.Status.Conditions {
 		holds := condition.Status == apiextensions.ConditionTrue
@@ -62,11 +71,11 @@ func fromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 	return c
 }
 
-// choose is the version to watch: the one that is wanted; else the storage
+// Choose is the version to watch: the one that is wanted; else the storage
 // version, of which the API server has to convert nothing; else the newest
 // that is served, by Kubernetes' own priority of versions
 // (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#version-priority).
-func (c *CRD) choose(wanted string) (string, error) {
+func (c *CRD) Choose(wanted string) (string, error) {
 	var served []string
 	storage := ""
 	for _, v := range c.Versions {
@@ -91,6 +100,22 @@ func (c *CRD) choose(wanted string) (string, error) {
 	default:
 		return served[0], nil
 	}
+}
+
+// Unselectable are the fields of a field selector that a version does not let
+// one select by. The CRD must not have been stripped.
+func (c *CRD) Unselectable(version, selector string) (fields []string) {
+	parsed, err := fieldselector.ParseSelector(selector)
+	if err != nil {
+		return []string{selector}
+	}
+	i := slices.IndexFunc(c.Versions, func(v Version) bool { return v.Name == version })
+	for _, r := range parsed.Requirements() {
+		if r.Field != "metadata.name" && r.Field != "metadata.namespace" && (i < 0 || !slices.Contains(c.Versions[i].Selectable, r.Field)) {
+			fields = append(fields, r.Field)
+		}
+	}
+	return fields
 }
 
 // resource is what to list and watch for one of the CRD's versions.

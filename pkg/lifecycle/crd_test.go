@@ -16,19 +16,19 @@ func TestChoose(t *testing.T) {
 		want     string
 		err      string
 	}{
-		{"the storage version, of which nothing is converted", []Version{{"v2", true, false}, {"v1", true, true}}, "", "v1", ""},
-		{"the newest, where the storage version is not served", []Version{{"v1beta1", true, false}, {"v1", false, true}, {"v10", true, false}, {"v9", true, false}}, "", "v10", ""},
-		{"stable before beta before alpha, whatever the number", []Version{{"v3alpha1", true, false}, {"v2beta2", true, false}, {"v1", true, false}, {"v0", false, true}}, "", "v1", ""},
-		{"names that are no Kubernetes versions come last", []Version{{"zeta", true, false}, {"v1alpha1", true, false}, {"v0", false, true}}, "", "v1alpha1", ""},
-		{"the one that is wanted", []Version{{"v2", true, false}, {"v1", true, true}}, "v2", "v2", ""},
-		{"one that is wanted and not served", []Version{{"v1beta1", true, false}, {"v1", true, true}, {"v2", false, false}}, "v2", "",
+		{"the storage version, of which nothing is converted", []Version{{"v2", true, false, nil}, {"v1", true, true, nil}}, "", "v1", ""},
+		{"the newest, where the storage version is not served", []Version{{"v1beta1", true, false, nil}, {"v1", false, true, nil}, {"v10", true, false, nil}, {"v9", true, false, nil}}, "", "v10", ""},
+		{"stable before beta before alpha, whatever the number", []Version{{"v3alpha1", true, false, nil}, {"v2beta2", true, false, nil}, {"v1", true, false, nil}, {"v0", false, true, nil}}, "", "v1", ""},
+		{"names that are no Kubernetes versions come last", []Version{{"zeta", true, false, nil}, {"v1alpha1", true, false, nil}, {"v0", false, true, nil}}, "", "v1alpha1", ""},
+		{"the one that is wanted", []Version{{"v2", true, false, nil}, {"v1", true, true, nil}}, "v2", "v2", ""},
+		{"one that is wanted and not served", []Version{{"v1beta1", true, false, nil}, {"v1", true, true, nil}, {"v2", false, false, nil}}, "v2", "",
 			"version v2 of widgets.example.com is not served; served are: v1, v1beta1; set the route's version to one of them, or leave it out"},
-		{"none is served", []Version{{"v1", false, true}}, "", "", "no version of widgets.example.com is served"},
-		{"none is served, one is wanted", []Version{{"v1", false, true}}, "v1", "", "no version of widgets.example.com is served"},
+		{"none is served", []Version{{"v1", false, true, nil}}, "", "", "no version of widgets.example.com is served"},
+		{"none is served, one is wanted", []Version{{"v1", false, true, nil}}, "v1", "", "no version of widgets.example.com is served"},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			crd := &CRD{Name: "widgets.example.com", Versions: row.versions}
-			got, err := crd.choose(row.wanted)
+			got, err := crd.Choose(row.wanted)
 			if got != row.want {
 				t.Errorf("chose %q, not %q", got, row.want)
 			}
@@ -76,14 +76,14 @@ func TestStrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := stripped.(*apiextensions.CustomResourceDefinition)
-	if diff := cmp.Diff(fromObject(crd()), fromObject(got)); diff != "" {
+	if diff := cmp.Diff(FromObject(crd()), FromObject(got)); diff != "" {
 		t.Errorf("what the bridge knows of the CRD changes (-want +got):\n%s", diff)
 	}
 	want := &CRD{
 		Name: "widgets.example.com", UID: "u", Group: "example.com", Kind: "Widget", Plural: "widgets", Namespaced: true,
-		Versions: []Version{{"v1", true, true}}, Established: true, NotEstablished: "taken", Deleting: true,
+		Versions: []Version{{"v1", true, true, nil}}, Established: true, NotEstablished: "taken", Deleting: true,
 	}
-	if diff := cmp.Diff(want, fromObject(got)); diff != "" {
+	if diff := cmp.Diff(want, FromObject(got)); diff != "" {
 		t.Errorf("what the bridge knows of the CRD (-want +got):\n%s", diff)
 	}
 	if got.Spec.Versions[0].Schema != nil || got.Spec.Conversion != nil || got.ManagedFields != nil || got.Annotations != nil {

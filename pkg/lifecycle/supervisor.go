@@ -368,7 +368,7 @@ func (s *Supervisor) rest(e *entry) {
 
 // there makes the flow follow the CRD, in the version that it should.
 func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
-	version, err := crd.choose(e.route.Version)
+	version, err := crd.Choose(e.route.Version)
 	if err == nil && !crd.Namespaced && e.route.rules.NamesNamespaces() {
 		err = fmt.Errorf("%s is cluster-scoped, and the route selects objects of namespaces: it has none of them; take it out of the route, or put it on one without namespaces", crd.Name)
 	}

@@ -153,6 +153,8 @@ func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
 	}, nil
 }
 
+var errMissing = errors.New("it does not exist, and jetstream.create is false: create it, or set jetstream.create to true")
+
 func (s *Sink) getOrCreate(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
 	found, err := js.Stream(ctx, s.jetstream.Stream)
 	if err == nil {
@@ -162,7 +164,7 @@ func (s *Sink) getOrCreate(ctx context.Context, js jetstream.JetStream) (*jetstr
 		return nil, apiWords(err)
 	}
 	if !s.jetstream.Create {
-		return nil, errors.New("it does not exist, and jetstream.create is false: create it, or set jetstream.create to true")
+		return nil, errMissing
 	}
 	wanted := s.streamConfig()
 	created, err := js.CreateStream(ctx, wanted)
@@ -180,13 +182,17 @@ func (s *Sink) getOrCreate(ctx context.Context, js jetstream.JetStream) (*jetstr
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == errSubjectOverlap {
-		return nil, s.overlapping(ctx, js, wanted.Subjects)
+		if err := s.taken(ctx, js, wanted.Subjects); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("it does not exist and cannot be created: another stream has some of the subjects %s, and no two streams can share a subject; use that stream, or another subject",
+			list(wanted.Subjects))
 	}
 	return nil, fmt.Errorf("it does not exist and cannot be created: %w", apiWords(err))
 }
 
-// overlapping says which stream has which of the subjects.
-func (s *Sink) overlapping(ctx context.Context, js jetstream.JetStream, subjects []string) error {
+// taken says which stream has which of the subjects; nil where it finds none.
+func (s *Sink) taken(ctx context.Context, js jetstream.JetStream, subjects []string) error {
 	var taken []string
 	for _, subject := range subjects {
 		other, err := js.StreamNameBySubject(ctx, subject)
@@ -195,7 +201,7 @@ func (s *Sink) overlapping(ctx context.Context, js jetstream.JetStream, subjects
 		}
 	}
 	if len(taken) == 0 {
-		taken = []string{"another stream has some of the subjects " + list(subjects)}
+		return nil
 	}
 	return fmt.Errorf("it does not exist and cannot be created: %s, and no two streams can share a subject; "+
 		"use that stream, or another subject", strings.Join(taken, ", "))
@@ -300,7 +306,7 @@ func (s *Sink) differences(c *jetstream.StreamConfig) (notes []string) {
 		}
 	}
 	note(c.MaxMsgs > 0, "max_msgs of stream %s is %d: older events go when it is full", c.Name, c.MaxMsgs)
-	note(c.MaxMsgSize > 0, "max_msg_size of stream %s is %d bytes: a larger event stops its flow", c.Name, c.MaxMsgSize)
+	note(c.MaxMsgSize > 0, "max_msg_size of stream %s is %d bytes: a larger event comes with its metadata alone", c.Name, c.MaxMsgSize)
 	note(c.Discard == jetstream.DiscardNew, "discard of stream %s is new: when it is full, flows stop until there is room", c.Name)
 	control := controlSubjects(c.Name)
 	note(!covered(control, c.Subjects),

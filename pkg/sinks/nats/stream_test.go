@@ -309,7 +309,7 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 		"max_msgs_per_subject of stream K8S is 2, and the configuration has unlimited; an existing stream is not changed",
 		"duplicate_window of stream K8S is 1m0s, and the configuration has 2m0s; an existing stream is not changed",
 		"max_msgs of stream K8S is 1000: older events go when it is full",
-		"max_msg_size of stream K8S is 65536 bytes: a larger event stops its flow",
+		"max_msg_size of stream K8S is 65536 bytes: a larger event comes with its metadata alone",
 		"discard of stream K8S is new: when it is full, flows stop until there is room",
 		"subjects of stream K8S are [k8s.>], without crbridge.K8S.>: flows have no fence against a second bridge",
 	}
