@@ -138,7 +138,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	all := commands()
 	i := slices.IndexFunc(all, func(c command) bool { return c.name == name })
 	if i < 0 {
-		var names []string
+		names := make([]string, 0, len(all))
 		for _, c := range all {
 			names = append(names, c.name)
 		}

@@ -48,7 +48,7 @@ func preflight(ctx context.Context, c *config.Config, kubeconfig string, stdout 
 	asking.Go(func() { cluster = checkCluster(ctx, c, kubeconfig) })
 	asking.Go(func() { sinks = checkSinks(ctx, c) })
 	asking.Wait()
-	rows := append(cluster, sinks...)
+	rows := slices.Concat(cluster, sinks)
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "RESULT\tOF\tWHAT\tHOW IT IS")
 	bad := 0
@@ -135,9 +135,8 @@ func checkCluster(ctx context.Context, c *config.Config, kubeconfig string) []ro
 		}
 		return review.Status.Allowed, nil
 	}
-	rows := []row{{fine, of, "API server", fmt.Sprintf("%s answers, and has %d CRDs", reach.Config.Host, len(crds))}}
-	rows = append(rows, checks.all(ctx)...)
-	return rows
+	return append([]row{{fine, of, "API server", fmt.Sprintf("%s answers, and has %d CRDs", reach.Config.Host, len(crds))}},
+		checks.all(ctx)...)
 }
 
 // all runs the checks, some at a time, and gives what they found in the order

@@ -140,7 +140,7 @@ func (r *reloader) read() (*config.Config, error) {
 func (r *reloader) apply(ctx context.Context, c *config.Config) error {
 	restart := c.Restart(r.inForce)
 	before := r.sinks.All()
-	next, opened, err := r.openChanged(c, before)
+	next, opened, err := r.openChanged(c, before) //nolint:contextcheck // a sink lives until it is closed
 	if err != nil {
 		return err
 	}

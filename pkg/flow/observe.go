@@ -218,7 +218,7 @@ func (r *Run) ended(ctx context.Context, absent []keyed, version uint64, at prog
 	}
 	for _, left := range absent {
 		of := fates[left.key]
-		told := false
+		var told bool
 		if of.exists {
 			told = r.deselect(ctx, left, version, at)
 		} else {

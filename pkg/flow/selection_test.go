@@ -2,11 +2,12 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/errors"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -28,7 +29,7 @@ type cluster struct {
 func (c *cluster) Of(_ context.Context, _ sources.Resource, namespace, name string) (uid types.UID, asOf uint64, err error) {
 	c.asked++
 	if namespace == c.forbidden {
-		return "", 0, errors.NewForbidden(schema.GroupResource{}, "", nil)
+		return "", 0, apierrors.NewForbidden(schema.GroupResource{}, "", nil)
 	}
 	for _, o := range c.objects {
 		if o.GetNamespace() == namespace && o.GetName() == name {
@@ -41,7 +42,7 @@ func (c *cluster) Of(_ context.Context, _ sources.Resource, namespace, name stri
 func (c *cluster) All(_ context.Context, _ sources.Resource, namespace string, object func(*metav1.PartialObjectMetadata)) (uint64, error) {
 	c.asked++
 	if namespace == c.forbidden && namespace != "" {
-		return 0, errors.NewForbidden(schema.GroupResource{}, "", nil)
+		return 0, apierrors.NewForbidden(schema.GroupResource{}, "", nil)
 	}
 	for _, o := range c.objects {
 		if namespace == "" || o.GetNamespace() == namespace {
@@ -244,7 +245,7 @@ func TestReselection(t *testing.T) {
 			r.Progressed(ctx, "20")
 		}, []string{"existing ns/c@4 s20"}, true},
 		{"a list that is not newer than what was told is not good enough", labelled(t), everything, nil, func(r *Run) {
-			if err := r.ListStarted(ctx, "10"); err != sources.ErrTooSoon {
+			if err := r.ListStarted(ctx, "10"); !errors.Is(err, sources.ErrTooSoon) {
 				t.Errorf("a list of the moment of the last event: %v", err)
 			}
 			list(ctx, r, 11, object("a", "", 5), object("b", "", 6), object("c", "", 4))

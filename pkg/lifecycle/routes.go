@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -44,9 +45,7 @@ func (r *route) learn(uids map[string]types.UID) {
 			present[crd] = uid
 		}
 	}
-	for crd, uid := range r.present {
-		present[crd] = uid
-	}
+	maps.Copy(present, r.present)
 	r.present, r.pending, r.before = present, false, nil
 }
 

@@ -89,7 +89,7 @@ func (r resources) has(crd string) bool {
 
 // rules list and watch them, one rule for each group.
 func (r resources) rules() []rbacv1.PolicyRule {
-	var rules []rbacv1.PolicyRule
+	rules := make([]rbacv1.PolicyRule, 0, len(r))
 	for _, group := range slices.Sorted(maps.Keys(r)) {
 		rules = append(rules, rbacv1.PolicyRule{
 			APIGroups: []string{group}, Resources: slices.Sorted(maps.Keys(r[group])), Verbs: []string{"list", "watch"},

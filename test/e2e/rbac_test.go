@@ -142,6 +142,7 @@ func (r *rights) apply(t *testing.T, client kubernetes.Interface) {
 // so.
 func TestRights(t *testing.T) {
 	slow(t)
+	t.Parallel()
 	w := newWorld(t)
 	client, err := kubernetes.NewForConfig(w.cp.Admin())
 	if err != nil {

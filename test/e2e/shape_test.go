@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,9 +207,7 @@ func TestRedaction(t *testing.T) {
 	last := fmt.Sprintf(`{"spec":{"password":%q}}`, secret)
 	put := func(name string, more map[string]any) {
 		spec := map[string]any{"password": secret, "size": int64(1), "list": []any{map[string]any{"token": secret}, secret}}
-		for key, value := range more {
-			spec[key] = value
-		}
+		maps.Copy(spec, more)
 		k.add(t, name, spec)
 		k.patch(t, name, map[string]any{"metadata": map[string]any{"annotations": map[string]any{
 			"kubectl.kubernetes.io/last-applied-configuration": last,

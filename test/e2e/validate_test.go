@@ -73,7 +73,7 @@ func TestValidateCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	admin := w.cp.AdminKubeconfig()
-	misspelt := strings.Replace(k.name, "widgets", "widgest", 1)
+	misspelt := strings.Replace(k.name, "widgets", "widgetz", 1)
 	for _, row := range []struct {
 		why        string
 		kubeconfig string

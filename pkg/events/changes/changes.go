@@ -8,7 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
+	"fmt"
 	"hash"
 	"maps"
 	"math"
@@ -149,8 +149,7 @@ func (w *writer) value(value any) {
 			w.value(v[name])
 		}
 	default: // nothing that an API server sends
-		text, _ := json.Marshal(v)
-		w.text(string(text))
+		w.text(fmt.Sprintf("%T %v", v, v))
 	}
 }
 

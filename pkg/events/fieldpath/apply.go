@@ -1,6 +1,9 @@
 package fieldpath
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Remove is the object without what the paths name. Elements of a list are
 // counted as in the object that is given, whatever else is removed. The object
@@ -55,10 +58,7 @@ func inMapping(m map[string]any, paths [][]step, change func(any) (any, bool)) (
 			return
 		}
 		if edited == nil {
-			edited = make(map[string]any, len(m))
-			for k, v := range m {
-				edited[k] = v
-			}
+			edited = maps.Clone(m)
 		}
 		if keep {
 			edited[name] = value

@@ -170,13 +170,13 @@ func (p *parser) quoted() (string, error) {
 	for p.at < len(p.text) {
 		c := p.text[p.at]
 		p.at++
-		switch {
-		case c == quote:
+		switch c {
+		case quote:
 			if !utf8.ValidString(name.String()) {
 				return "", p.fail(begin, "the name is not UTF-8")
 			}
 			return name.String(), nil
-		case c == '\\':
+		case '\\':
 			if p.at >= len(p.text) || (p.text[p.at] != quote && p.text[p.at] != '\\') {
 				return "", p.fail(p.at-1, `a backslash stands before a quote or a backslash; for one of them write \\`)
 			}

@@ -2,6 +2,7 @@ package fieldpath
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"testing"
 
@@ -57,8 +58,8 @@ func TestBad(t *testing.T) {
 		{"no UTF-8", "a['\xff']", 3},
 	} {
 		_, err := Parse(row.text)
-		syntax, is := err.(*SyntaxError)
-		if !is || syntax.Column != row.column || syntax.Message == "" {
+		var syntax *SyntaxError
+		if !errors.As(err, &syntax) || syntax.Column != row.column || syntax.Message == "" {
 			t.Errorf("%s: %q gives %v, not column %d", row.why, row.text, err, row.column)
 		}
 	}

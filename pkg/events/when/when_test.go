@@ -75,7 +75,7 @@ func FuzzCompile(f *testing.F) {
 	for _, seed := range []string{"object.spec.size > 1", "type == 'updated'", "oldObject == null", "", "[", "object.all(x, x)", "1/0 == 1"} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, expression string) {
+	f.Fuzz(func(_ *testing.T, expression string) {
 		p, err := Compile(expression)
 		if err != nil {
 			return
