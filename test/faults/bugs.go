@@ -69,7 +69,7 @@ var Bugs = []Bug{
 	},
 	{
 		"tombstone forgotten", "a watch that repeats itself brings the dead back",
-		"pkg/flow/ledger.go", "\tif r.Gone {\n\t\tdelete(l.rows, r.Key)\n\t\tl.dead[r.Key] = tomb{r.UID, r.Version}\n", "\tif r.Gone {\n\t\tdelete(l.rows, r.Key)\n\t\tif !BUG {\n\t\t\tl.dead[r.Key] = tomb{r.UID, r.Version}\n\t\t}\n",
+		"pkg/flow/ledger.go", "\t\tl.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}\n", "\t\tif !BUG {\n\t\t\tl.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}\n\t\t}\n",
 		[]string{"bridge killed"}, 15,
 	},
 	{
@@ -79,7 +79,7 @@ var Bugs = []Bug{
 	},
 	{
 		"absence ignored", "what a list has not is not told to be deleted",
-		"pkg/flow/ledger.go", "return l.where(func(r row) bool { return r.list != l.list && r.version <= version })", "return l.where(func(r row) bool { return !BUG && r.list != l.list && r.version <= version })",
+		"pkg/flow/watcher.go", "return w.covers(key) && of.list != w.list && of.version <= version", "return !BUG && w.covers(key) && of.list != w.list && of.version <= version",
 		[]string{"history compacted", "crd recreated unseen"}, 6,
 	},
 	{
@@ -89,13 +89,23 @@ var Bugs = []Bug{
 	},
 	{
 		"drained too early", "a drain that was cut short counts as done",
-		"pkg/flow/observe.go", "for _, left := range r.flow.ledger.absent(version) {", "for n, left := range r.flow.ledger.absent(version) {\n\t\tif BUG && n > 2 {\n\t\t\tbreak\n\t\t}",
+		"pkg/flow/run.go", "for _, left := range r.flow.ledger.upTo(absent) {", "for n, left := range r.flow.ledger.upTo(absent) {\n\t\tif BUG && n > 2 {\n\t\t\tbreak\n\t\t}",
 		[]string{"crd recreated unseen"}, 6,
 	},
 	{
 		"old list believed", "a list may be older than what was delivered",
 		"pkg/sources/listwatch.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
 		[]string{"api server lags"}, 12,
+	},
+	{
+		"selection's word believed", "what leaves a selector is told to exist, and may be gone",
+		"pkg/flow/fate.go", "into[o.key] = fate{exists: uid == types.UID(o.uid.String()), asOf: asOf}", "into[o.key] = fate{exists: BUG || uid == types.UID(o.uid.String()), asOf: asOf}",
+		[]string{"reload"}, 20,
+	},
+	{
+		"newly selected not told", "what a changed route selects is told when it changes next",
+		"pkg/flow/ledger.go", "\tl.selection = inTransition\n\tl.changes++\n\treturn true\n", "\tl.selection = inTransition\n\tl.changes++\n\treturn !BUG\n",
+		[]string{"reload"}, 20,
 	},
 }
 
