@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 
@@ -135,7 +136,7 @@ func checkCluster(ctx context.Context, c *config.Config, kubeconfig string) []ro
 		}
 		return review.Status.Allowed, nil
 	}
-	return append([]row{{fine, of, "API server", fmt.Sprintf("%s answers, and has %d CRDs", reach.Config.Host, len(crds))}},
+	return append([]row{{fine, of, "API server", fmt.Sprintf("%s answers; CRDs: %d", reach.Config.Host, len(crds))}},
 		checks.all(ctx)...)
 }
 
@@ -212,7 +213,7 @@ func (c *clusterChecks) route(ctx context.Context, r *config.Route, name string)
 		return append(rows, row{wrong, of, name, "it is cluster-scoped, and the route selects namespaces: take it out of the route, or put it on one without namespaces"})
 	}
 	if missing := crd.Unselectable(version, r.FieldSelector); len(missing) > 0 {
-		rows = append(rows, row{wrong, of, name, fmt.Sprintf("fieldSelector: version %s does not have %q among its selectableFields", version, missing)})
+		rows = append(rows, row{wrong, of, name, fmt.Sprintf("fieldSelector: version %s does not have %s among its selectableFields", version, strings.Join(missing, ", "))})
 	}
 	namespaces := r.Namespaces
 	if len(namespaces) == 0 {
@@ -242,8 +243,8 @@ func (c *clusterChecks) rights(ctx context.Context, of, what, namespace, group, 
 		}
 	}
 	if len(missing) == 0 {
-		return []row{{fine, of, what, fmt.Sprintf("%v is allowed %s", verbs, where)}}
+		return []row{{fine, of, what, fmt.Sprintf("%s: allowed %s", strings.Join(verbs, ", "), where)}}
 	}
-	rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: %q}", group, resource, verbs)
-	return []row{{wrong, of, what, fmt.Sprintf("%q is not allowed %s; grant %s", missing, where, rule)}}
+	rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [%s]}", group, resource, strings.Join(verbs, ", "))
+	return []row{{wrong, of, what, fmt.Sprintf("%s: not allowed %s; grant %s", strings.Join(missing, ", "), where, rule)}}
 }

@@ -82,7 +82,7 @@ func TestValidateCluster(t *testing.T) {
 		want       []string // in a line of the table, with spaces made one
 	}{
 		{"all is well", admin, "routes:\n" + k.route("test") + natsConfig(w.nats), 0, []string{
-			"ok route test " + k.name + " version v1 is served", "ok route test " + k.name + " [list watch] is allowed in the whole cluster",
+			"ok route test " + k.name + " version v1 is served", "ok route test " + k.name + " list, watch: allowed in the whole cluster",
 			"ok sink main connection connected to", "ok sink main stream K8S does not exist yet; the bridge creates it",
 		}},
 		{"a CRD that is misspelt", admin, "routes:\n" + strings.ReplaceAll(k.route("test"), k.name, misspelt) + natsConfig(w.nats), 0, []string{
@@ -93,22 +93,22 @@ func TestValidateCluster(t *testing.T) {
 		}},
 		{"a field that can be selected by", admin, "routes:\n" + k.route("test", "fieldSelector: spec.color=red") + natsConfig(w.nats), 0, nil},
 		{"one that cannot", admin, "routes:\n" + k.route("test", "fieldSelector: spec.size=1") + natsConfig(w.nats), 1, []string{
-			"WRONG route test " + k.name + " fieldSelector: version v1 does not have [\"spec.size\"] among its selectableFields",
+			"WRONG route test " + k.name + " fieldSelector: version v1 does not have spec.size among its selectableFields",
 		}},
 		{"one that cannot in that version", admin, "routes:\n" + k.route("test", "fieldSelector: spec.color=red", "version: v2") + natsConfig(w.nats), 1, []string{
-			"fieldSelector: version v2 does not have [\"spec.color\"]",
+			"fieldSelector: version v2 does not have spec.color",
 		}},
 		{"namespaces of what has none", admin, "routes:\n" + scoped.route("test", "namespaces: [default]") + natsConfig(w.nats), 1, []string{
 			"WRONG route test " + scoped.name + " it is cluster-scoped, and the route selects namespaces",
 		}},
 		{"a right that is missing", little.Kubeconfig, "routes:\n" + k.route("test") + natsConfig(w.nats), 1, []string{
-			"WRONG route test " + k.name + " [\"watch\"] is not allowed in the whole cluster; grant {apiGroups: [\"" + k.group + "\"], resources: [\"widgets\"], verbs: [\"list\" \"watch\"]}",
+			"WRONG route test " + k.name + " watch: not allowed in the whole cluster; grant {apiGroups: [\"" + k.group + "\"], resources: [\"widgets\"], verbs: [list, watch]}",
 		}},
 		{"in a namespace", little.Kubeconfig, "routes:\n" + k.route("test", "namespaces: [default]") + natsConfig(w.nats), 1, []string{
-			"[\"watch\"] is not allowed in namespace default",
+			"watch: not allowed in namespace default",
 		}},
 		{"a lease that may not be held", little.Kubeconfig, "leaderElection: {enabled: true, namespace: default}\nroutes:\n" + k.route("test") + natsConfig(w.nats), 1, []string{
-			"WRONG cluster lease crbridge [\"get\" \"update\"] is not allowed in namespace default",
+			"WRONG cluster lease crbridge get, update: not allowed in namespace default",
 		}},
 		{"a wildcard: each that it means", admin, "routes:\n  - {name: test, crds: ['*." + k.group + "'], sinks: [main]}\n" + natsConfig(w.nats), 0, []string{
 			"ok route test " + k.name + " version v1 is served",
