@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -16,12 +17,7 @@ func (c *Config) Warnings() []string {
 			c.Server.Address))
 	}
 	warnings = append(warnings, c.stateWarnings()...)
-	for i := range c.Routes {
-		for j := range i {
-			warnings = append(warnings, c.overlapWarnings(&c.Routes[j], &c.Routes[i])...)
-		}
-	}
-	return warnings
+	return append(warnings, c.overlapWarnings()...)
 }
 
 // stateWarnings is one for each sink whose ledgers are gone with the process.
@@ -46,26 +42,41 @@ func (c *Config) stateWarnings() []string {
 }
 
 // overlapWarnings is one for each sink where the events of an object come from
-// both routes on the same subject: each change twice, or, where the routes send
+// two routes on the same subject: each change twice, or, where the routes send
 // different types of events, out of order.
-func (c *Config) overlapWarnings(a, b *Route) []string {
-	if !overlap(a, b) {
-		return nil
-	}
+func (c *Config) overlapWarnings() []string {
 	var warnings []string
-	for _, sink := range a.Sinks {
-		if !slices.Contains(b.Sinks, sink) {
+	for _, name := range slices.Sorted(maps.Keys(c.Sinks)) {
+		nats := c.Sinks[name].NATS
+		subject, err := events.ParseSubject(nats.Subject)
+		if err != nil || subject.Has("route") {
 			continue
 		}
-		nats := c.Sinks[sink].NATS
-		subject, err := events.ParseSubject(nats.Subject)
-		versions := a.Version != "" && b.Version != "" && a.Version != b.Version
-		if err != nil || subject.Has("route") || versions && subject.Has("version") {
+		first, pairs := "", 0
+		for i := range c.Routes {
+			for j := range i {
+				a, b := &c.Routes[j], &c.Routes[i]
+				versions := a.Version != "" && b.Version != "" && a.Version != b.Version
+				if !slices.Contains(a.Sinks, name) || !slices.Contains(b.Sinks, name) || versions && subject.Has("version") || !overlap(a, b) {
+					continue
+				}
+				if pairs++; pairs == 1 {
+					first = fmt.Sprintf("routes %q and %q", a.Name, b.Name)
+				}
+			}
+		}
+		switch pairs {
+		case 0:
 			continue
+		case 1:
+		case 2:
+			first += ", and another pair of routes,"
+		default:
+			first += fmt.Sprintf(", and %d other pairs of routes,", pairs-1)
 		}
 		warnings = append(warnings, fmt.Sprintf(
-			"routes %q and %q can select the same CRD and both go to sink %q, on the same subjects: put {route} into its subject, %q, to tell them apart",
-			a.Name, b.Name, sink, nats.Subject))
+			"%s can select the same CRD and both go to sink %q, on the same subjects: put {route} into its subject, %q, to tell them apart",
+			first, name, nats.Subject))
 	}
 	return warnings
 }

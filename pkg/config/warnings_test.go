@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +24,7 @@ func TestWarnings(t *testing.T) {
 		inShop  = "- {name: a, namespaces: [shop], crds: [orders.shop.example.com], sinks: [main]}\n"
 		inStage = "- {name: b, namespaces: [stage], crds: ['*.shop.example.com'], sinks: [main]}\n"
 		web     = "- {name: a, labelSelector: app=web, crds: [orders.shop.example.com], sinks: [main]}\n"
+		web3    = "- {name: c, labelSelector: app=web, crds: [orders.shop.example.com], sinks: [main]}\n"
 		notWeb  = "- {name: b, labelSelector: app!=web, crds: ['*.shop.example.com'], sinks: [main]}\n"
 
 		stored    = "sinks: {main: {nats: {url: nats://a, jetstream: {stream: K8S}}}}\n"
@@ -45,6 +47,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		{"nothing to warn of", head + a + stored, nil},
 		{"a name and its group, one sink, the same subjects", head + a + b + stored, []string{overlapping}},
+		{"three of them: one warning", head + a + b + web3 + stored, []string{strings.Replace(overlapping, "and \"b\"", "and \"b\", and 2 other pairs of routes,", 1)}},
 		{"the route is in the subject", head + a + b + byRoute, nil},
 		{"different versions, with the version in the subject", head + a1 + b2 + byVersion, nil},
 		{"a default version may be the other's", head + a1 + b + byVersion, []string{overlappingVersion}},
