@@ -220,6 +220,7 @@ func TestScopeChanges(t *testing.T) {
 // TestScopeChangesWhileTheSinkIsDown shows that objects of the CRD that was get
 // their end also when the bridge could not tell of it before the next came.
 func TestScopeChangesWhileTheSinkIsDown(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	b := w.bridge(t)
 	w.kind.create(t)

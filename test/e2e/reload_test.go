@@ -70,6 +70,7 @@ func (b *bridge) starts(t *testing.T, crd, route string) int {
 // touches only the flows that it concerns, and what is told where a route is
 // added, changed, removed and put back.
 func TestReload(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -136,6 +137,7 @@ func TestReload(t *testing.T) {
 // was not there are told to be deleted when it is put back; and that one that
 // came meanwhile is created, and what was there before exists.
 func TestReloadWhileGone(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -163,6 +165,7 @@ func TestReloadWhileGone(t *testing.T) {
 // TestBadReload shows that a bad file changes nothing, and where it is told: in
 // the log, the metrics, the status, and as an Event on the pod.
 func TestBadReload(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -238,6 +241,7 @@ func TestBadReload(t *testing.T) {
 // TestReloadConfigMap shows that a ConfigMap's change is seen: the kubelet makes
 // a new folder and swaps a symbolic link.
 func TestReloadConfigMap(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -289,6 +293,7 @@ func TestReloadConfigMap(t *testing.T) {
 // TestReloadSink shows that a sink can be changed while the old one is down and
 // its flows are blocked, and put back, and that its events are then there.
 func TestReloadSink(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -325,6 +330,7 @@ func TestReloadSink(t *testing.T) {
 // TestSecretRotation shows that a sink takes what its files have when they
 // change, without a restart, and loses nothing.
 func TestSecretRotation(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)

@@ -80,17 +80,19 @@ func TestSinkDown(t *testing.T) {
 // bounded for all of them together, not for each: lists as well as queues.
 func TestManyBlockedFlows(t *testing.T) {
 	const (
-		objects = 30
+		objects = 60
 		size    = 32 << 10
 	)
-	flows := 300 // of one CRD, so that the API server is not what is tested
+	flows := 200 // of one CRD, so that the API server is not what is tested
 	if raceEnabled {
 		flows = 40 // the race detector is after the order of things, not their number
 	}
-	// 64 MiB of queued events; for each flow what HTTP holds of its watch, the
-	// object that waits for room, and the decoder's buffers; and as much again
-	// until Go's collector comes by.
-	bound := float64(2 * (64<<20 + flows*512<<10))
+	// 64 MiB of queued events; for each flow 1 MiB for what HTTP holds of its
+	// watch (256 KiB, and the chunks that it comes in), a page of a list, the
+	// object that waits for room, and the decoders' buffers, which take five
+	// times an object's size; and as much again until Go's collector comes by.
+	// Were the objects held, they would be 1.9 MiB for each.
+	bound := float64(2 * (64<<20 + flows<<20))
 	w := newWorld(t)
 	w.kind.create(t)
 	var routes []string

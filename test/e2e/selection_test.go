@@ -131,6 +131,7 @@ func (w *world) orderly(t *testing.T) {
 // is what has happened: while the bridge looks, while it is not there, and
 // where it has to list.
 func TestLabelSelector(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newOwnWorld(t)
 	w.kind.create(t)
 	k := w.kind
@@ -224,6 +225,7 @@ func TestFieldSelector(t *testing.T) {
 // TestNamespaces shows that only objects of the route's namespaces are told of,
 // each with a position of its own.
 func TestNamespaces(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -267,6 +269,7 @@ func TestNamespaces(t *testing.T) {
 // TestSelectionChanged shows what a route that selects otherwise than before
 // tells, and that going back and forth breaks no order.
 func TestSelectionChanged(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)

@@ -24,6 +24,7 @@ import (
 // TestFilters shows which updates are told, and that a delete is told exactly
 // where something was, also across a restart.
 func TestFilters(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -108,6 +109,7 @@ func (w *world) byRoute(t *testing.T, want map[string][]string) {
 
 // TestPayloads shows what of an object an event carries, by the route's keys.
 func TestPayloads(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -197,6 +199,7 @@ func TestPayloads(t *testing.T) {
 // NATS, its files included, not in the log on any level, the status, the page or
 // the metrics; whatever goes wrong.
 func TestRedaction(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const secret = "hunter2-is-never-seen"
 	w := newWorld(t)
 	k := w.kind
@@ -289,6 +292,7 @@ func TestRedaction(t *testing.T) {
 // TestRedactionInStatus looks at what a bridge shows while an expression fails
 // over a redacted value.
 func TestRedactionInStatus(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const secret = "hunter2-is-never-shown"
 	w := newWorld(t)
 	k := w.kind
@@ -308,6 +312,7 @@ func TestRedactionInStatus(t *testing.T) {
 // TestOversize shows that an event which the server does not take for its size
 // is delivered without what makes it large, and says so, and holds up nothing.
 func TestOversize(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -351,6 +356,7 @@ func TestOversize(t *testing.T) {
 
 // TestOversizeStream is TestOversize for the limit that a stream may have.
 func TestOversizeStream(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
@@ -374,6 +380,7 @@ func TestOversizeStream(t *testing.T) {
 // TestNamespacesOfClusterScope shows what is said where a route that selects
 // namespaces names a CRD that has none.
 func TestNamespacesOfClusterScope(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.scope = apiextensions.ClusterScoped
 	w.kind.create(t)
