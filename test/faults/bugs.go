@@ -59,7 +59,7 @@ var Bugs = []Bug{
 	},
 	{
 		"position ahead", "the position is that of the newest event, also during a list",
-		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows[i.key] = r\n", "\tif BUG {\n\t\tl.position = max(l.position, r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows[i.key] = r\n",
+		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows[i.key] = r\n", "\tif BUG && l.watches.of(i.key) != nil {\n\t\tl.watches.of(i.key).reach(r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows[i.key] = r\n",
 		[]string{"history compacted"}, 12,
 	},
 	{
@@ -89,7 +89,7 @@ var Bugs = []Bug{
 	},
 	{
 		"drained too early", "a drain that was cut short counts as done",
-		"pkg/flow/run.go", "for _, left := range r.flow.ledger.upTo(absent) {", "for n, left := range r.flow.ledger.upTo(absent) {\n\t\tif BUG && n > 2 {\n\t\t\tbreak\n\t\t}",
+		"pkg/flow/run.go", "for _, left := range r.flow.ledger.upTo(absent) {", "for n, left := range r.flow.ledger.upTo(absent) {\n\t\tif BUG && n > 2 {\n\t\t\tr.flow.ledger.mu.Lock()\n\t\t\tdelete(r.flow.ledger.rows, left.key)\n\t\t\tr.flow.ledger.mu.Unlock()\n\t\t\tcontinue\n\t\t}",
 		[]string{"crd recreated unseen"}, 6,
 	},
 	{
