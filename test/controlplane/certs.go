@@ -15,17 +15,18 @@ import (
 	"time"
 )
 
-// keyPair is a certificate and its private key, PEM-encoded.
-type keyPair struct{ cert, key []byte }
+// KeyPair is a certificate and its private key, PEM-encoded.
+type KeyPair struct{ Cert, Key []byte }
 
-// authority is a certificate authority that lives as long as its control plane.
-type authority struct {
-	keyPair
+// Authority issues certificates for servers and clients of tests.
+type Authority struct {
+	KeyPair
 	parsed *x509.Certificate
 	signer *ecdsa.PrivateKey
 }
 
-func newAuthority() (*authority, error) {
+// NewAuthority makes an authority with a certificate of its own.
+func NewAuthority() (*Authority, error) {
 	signer, key, err := newKey()
 	if err != nil {
 		return nil, err
@@ -42,36 +43,39 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &authority{keyPair: keyPair{cert: certPEM(der), key: key}, parsed: parsed, signer: signer}, nil
+	return &Authority{KeyPair: KeyPair{Cert: certPEM(der), Key: key}, parsed: parsed, signer: signer}, nil
 }
 
-// server issues a certificate for a server on loopback.
-func (a *authority) server(name string) (keyPair, error) {
+// Server issues a certificate for a server at these DNS names; without any, for
+// one on loopback.
+func (a *Authority) Server(name string, at ...string) (KeyPair, error) {
 	template := certificate(name)
-	template.DNSNames = []string{"localhost"}
-	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	if template.DNSNames = at; len(at) == 0 {
+		template.DNSNames = []string{"localhost"}
+		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	return a.issue(template)
 }
 
-// client issues a certificate that Kubernetes takes as the given user and groups.
-func (a *authority) client(user string, groups ...string) (keyPair, error) {
+// Client issues a certificate that Kubernetes takes as the given user and groups.
+func (a *Authority) Client(user string, groups ...string) (KeyPair, error) {
 	template := certificate(user)
 	template.Subject.Organization = groups
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.issue(template)
 }
 
-func (a *authority) issue(template *x509.Certificate) (keyPair, error) {
+func (a *Authority) issue(template *x509.Certificate) (KeyPair, error) {
 	public, key, err := newKey()
 	if err != nil {
-		return keyPair{}, err
+		return KeyPair{}, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.parsed, public.Public(), a.signer)
 	if err != nil {
-		return keyPair{}, fmt.Errorf("certificate for %s: %w", template.Subject.CommonName, err)
+		return KeyPair{}, fmt.Errorf("certificate for %s: %w", template.Subject.CommonName, err)
 	}
-	return keyPair{cert: certPEM(der), key: key}, nil
+	return KeyPair{Cert: certPEM(der), Key: key}, nil
 }
 
 func certificate(name string) *x509.Certificate {

@@ -17,7 +17,7 @@ import (
 const (
 	authorityFile            = "ca.crt"
 	serverCertFile           = "apiserver.crt"
-	serverKeyFile            = "apiserver.key"
+	serverKeyFile            = "apiserver.Key"
 	serviceAccountKeyFile    = "service-account.key"
 	serviceAccountPublicFile = "service-account.pub"
 )
@@ -25,20 +25,20 @@ const (
 // credentials are a control plane's own, made at its start.
 type credentials struct {
 	authority []byte // certificate, PEM
-	admin     keyPair
+	admin     KeyPair
 }
 
 // newCredentials makes the credentials and writes the API server's into dir.
 func newCredentials(dir string) (*credentials, error) {
-	ca, err := newAuthority()
+	ca, err := NewAuthority()
 	if err != nil {
 		return nil, err
 	}
-	server, err := ca.server("kube-apiserver")
+	server, err := ca.Server("kube-apiserver")
 	if err != nil {
 		return nil, err
 	}
-	admin, err := ca.client("admin", "system:masters")
+	admin, err := ca.Client("admin", "system:masters")
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +51,9 @@ func newCredentials(dir string) (*credentials, error) {
 		return nil, err
 	}
 	for name, content := range map[string][]byte{
-		authorityFile:            ca.cert,
-		serverCertFile:           server.cert,
-		serverKeyFile:            server.key,
+		authorityFile:            ca.Cert,
+		serverCertFile:           server.Cert,
+		serverKeyFile:            server.Key,
 		serviceAccountKeyFile:    signingKey,
 		serviceAccountPublicFile: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
 	} {
@@ -61,7 +61,7 @@ func newCredentials(dir string) (*credentials, error) {
 			return nil, err
 		}
 	}
-	return &credentials{authority: ca.cert, admin: admin}, nil
+	return &credentials{authority: ca.Cert, admin: admin}, nil
 }
 
 // adminConfig returns a configuration for a client that may do everything and
@@ -71,8 +71,8 @@ func (c *credentials) adminConfig(port int) *rest.Config {
 		Host: "https://" + loopback(port),
 		TLSClientConfig: rest.TLSClientConfig{
 			CAData:   c.authority,
-			CertData: c.admin.cert,
-			KeyData:  c.admin.key,
+			CertData: c.admin.Cert,
+			KeyData:  c.admin.Key,
 		},
 		QPS: -1,
 	}

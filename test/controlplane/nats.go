@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/crbridge/crbridge/test/process"
 	"github.com/crbridge/crbridge/test/servers"
@@ -47,6 +49,7 @@ type NATSOptions struct {
 type NATSServer struct {
 	*process.Process
 
+	opts          NATSOptions
 	dir, storeDir string
 	port          int
 
@@ -89,23 +92,66 @@ func StartNATS(ctx context.Context, opts NATSOptions) (_ *NATSServer, err error)
 }
 
 func (s *NATSServer) start(ctx context.Context, path string, opts NATSOptions) error {
-	config := filepath.Join(s.dir, "nats-server.conf")
-	if err := os.WriteFile(config, s.config(opts), 0o600); err != nil {
+	s.opts = opts
+	if err := s.configure(opts.Config); err != nil {
 		return err
 	}
 	s.Process = process.New(process.Command{
 		Name:    "nats-server",
 		Path:    path,
-		Args:    []string{"--config", config},
+		Args:    []string{"--config", s.configFile()},
 		LogFile: filepath.Join(opts.LogDir, "nats-server.log"),
 		Ready:   s.ready,
 	})
 	return s.Start(ctx)
 }
 
+func (s *NATSServer) configFile() string { return filepath.Join(s.dir, "nats-server.conf") }
+
+func (s *NATSServer) configure(more string) error {
+	return os.WriteFile(s.configFile(), s.config(more), 0o600)
+}
+
+// Reload has the running server take another NATSOptions.Config, and returns
+// when it has.
+func (s *NATSServer) Reload(ctx context.Context, more string) error {
+	loaded := func() (at time.Time, err error) {
+		var answer struct {
+			At time.Time `json:"config_load_time"`
+		}
+		err = s.ask(ctx, "/varz", &answer)
+		return answer.At, err
+	}
+	before, err := loaded()
+	if err != nil {
+		return err
+	}
+	if err := s.configure(more); err != nil {
+		return err
+	}
+	if err := s.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	for {
+		at, err := loaded()
+		if err == nil && at.After(before) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s was not told by the server to be in force: %w; %w", s.configFile(), ctx.Err(), err)
+		case <-time.After(reloadPoll):
+		}
+	}
+}
+
+// reloadPoll is how often a server is asked whether it has taken its
+// configuration.
+const reloadPoll = 20 * time.Millisecond
+
 // config lets the server choose a port for its own HTTP endpoints, which it
 // writes into a file in the server's directory.
-func (s *NATSServer) config(opts NATSOptions) []byte {
+func (s *NATSServer) config(more string) []byte {
 	return fmt.Appendf(nil, `listen: %q
 http: "127.0.0.1:-1"
 ports_file_dir: %q
@@ -114,7 +160,7 @@ jetstream {
   %s
 }
 %s
-`, loopback(s.port), s.dir, s.storeDir, opts.JetStream, opts.Config)
+`, loopback(s.port), s.dir, s.storeDir, s.opts.JetStream, more)
 }
 
 // ready asks the server's health endpoint, which answers for JetStream too. Its

@@ -112,6 +112,7 @@ type status struct {
 	Flows []flowStatus
 	Sinks []struct {
 		Name, Type, LastError, Batches string
+		Notes                          []string
 		Connected                      bool
 	}
 }

@@ -299,12 +299,17 @@ func TestVersionOfTheRoute(t *testing.T) {
 func TestWildcard(t *testing.T) {
 	w := newWorld(t)
 	pattern := "*." + w.kind.group
-	b := w.bridge(t, fmt.Sprintf("  - {name: all, crds: [%q], sinks: [main]}\n", pattern))
+	left := newKind(t, w.cp.Admin())
+	left.create(t)
+	b := w.bridge(t, fmt.Sprintf("  - {name: all, crds: [%q, '*.%s'], excludeCRDs: [%s], sinks: [main]}\n", pattern, left.group, left.name))
 	b.waitState(t, pattern, "all", "waiting")
 	w.kind.create(t)
 	b.waitState(t, w.kind.name, "all", "running")
 	if f := b.flow(t, pattern, "all"); f.State != "none" {
 		t.Errorf("the pattern is %s although a CRD matches", f.State)
+	}
+	if f := b.flow(t, left.name, "all"); f.State != "none" {
+		t.Errorf("a CRD that is excluded has a flow: %+v", f)
 	}
 	w.kind.add(t, "one", nil)
 	w.expect(t, "created default/one")

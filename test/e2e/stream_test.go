@@ -48,9 +48,9 @@ func subscribe(t *testing.T, server *controlplane.NATSServer) *stream {
 	return subscribeTo(t, server.URL())
 }
 
-func subscribeTo(t *testing.T, url string) *stream {
+func subscribeTo(t *testing.T, url string, options ...nats.Option) *stream {
 	t.Helper()
-	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	conn, err := nats.Connect(url, append(options, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))...)
 	if err != nil {
 		t.Fatal(err)
 	}
