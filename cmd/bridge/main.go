@@ -68,6 +68,8 @@ Usage:
   bridge resync --config FILE --route R
                                   have the running bridge deliver the present
                                   state of the route's objects again, as existing
+  bridge tail --config FILE       print the events of a sink as they come, until
+                                  SIGTERM or SIGINT
   bridge schema                   print the JSON Schema of the configuration
   bridge version                  print version, commit and Go version
 
@@ -78,6 +80,12 @@ Flags:
   --namespace NS      where the bridge runs; default: crbridge-system
   --service-account SA
                       as what it runs; default: crbridge
+  --sink NAME         of tail: which sink; default: the only one
+  --from-start        of tail: begin with what the stream has
+  --crd, --namespace, --name, --type, --route
+                      of tail: show nothing else
+  --subject SUBJECT   of tail: a NATS subject instead of the sink's
+  -o text|json        of tail: a line, or the whole CloudEvent as JSON
   --kubeconfig FILE   how to reach the cluster; without it: the cluster that the
                       bridge runs in, then $KUBECONFIG, then ~/.kube/config
 `
@@ -87,6 +95,7 @@ type options struct {
 	config, kubeconfig, route string
 	namespace, serviceAccount string
 	cluster                   bool
+	tail                      tailOptions
 }
 
 // command is what the bridge can be told to do.
@@ -117,6 +126,19 @@ func commands() []command {
 		{name: "resync", flags: func(f *flag.FlagSet, o *options) {
 			f.StringVar(&o.route, "route", "", "")
 		}, run: resync},
+		{name: "tail", flags: func(f *flag.FlagSet, o *options) {
+			t := &o.tail
+			f.StringVar(&t.sink, "sink", "", "")
+			f.StringVar(&t.subject, "subject", "", "")
+			f.StringVar(&t.crd, "crd", "", "")
+			f.StringVar(&t.namespace, "namespace", "", "")
+			f.StringVar(&t.name, "name", "", "")
+			f.StringVar(&t.kind, "type", "", "")
+			f.StringVar(&t.route, "route", "", "")
+			f.StringVar(&t.output, "o", "text", "")
+			f.StringVar(&t.output, "output", "text", "")
+			f.BoolVar(&t.fromStart, "from-start", false, "")
+		}, run: tail},
 		{name: "schema", plain: true, run: printSchema},
 		{name: "version", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
 			printVersion(stdout)
