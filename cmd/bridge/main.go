@@ -65,6 +65,9 @@ Usage:
                                   look at the cluster and the sinks as well
   bridge rbac --config FILE       print the roles that the bridge needs for the
                                   file, and no more, as YAML
+  bridge permissions --config FILE
+                                  print what the sinks' NATS users have to be
+                                  allowed, and no more
   bridge resync --config FILE --route R
                                   have the running bridge deliver the present
                                   state of the route's objects again, as existing
@@ -123,6 +126,7 @@ func commands() []command {
 			f.StringVar(&o.namespace, "namespace", "crbridge-system", "")
 			f.StringVar(&o.serviceAccount, "service-account", "crbridge", "")
 		}, run: printRBAC},
+		{name: "permissions", run: printPermissions},
 		{name: "resync", flags: func(f *flag.FlagSet, o *options) {
 			f.StringVar(&o.route, "route", "", "")
 		}, run: resync},

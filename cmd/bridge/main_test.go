@@ -47,6 +47,30 @@ func TestDeployedRights(t *testing.T) {
 	}
 }
 
+// TestPermissionsAreDocumented shows that docs/operations.md has what bridge
+// permissions prints.
+func TestPermissionsAreDocumented(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	const content = `cluster: demo
+routes: [{name: orders, crds: [orders.shop.example.com], sinks: [main]}]
+sinks: {main: {nats: {url: nats://127.0.0.1:4222, jetstream: {stream: K8S}}}}
+`
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	if err := run(t.Context(), []string{"permissions", "--config", path}, nil, &stdout, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	documented, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(documented), "```text\n"+stdout.String()+"```\n") {
+		t.Errorf("docs/operations.md does not have what bridge permissions prints:\n%s", &stdout)
+	}
+}
+
 func withoutComments(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

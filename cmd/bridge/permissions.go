@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/crbridge/crbridge/pkg/sinks/nats"
+)
+
+// printPermissions prints what the NATS user of each sink has to be allowed, in
+// the form of nats-server's configuration.
+func printPermissions(_ context.Context, o options, environ []string, stdout, _ io.Writer) error {
+	c, err := loadConfig(o.config, environ)
+	if err != nil {
+		return err
+	}
+	for i, name := range slices.Sorted(maps.Keys(c.Sinks)) {
+		settings, err := natsOptions(c.Cluster, name, c.Sinks[name].NATS)
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			fmt.Fprintln(stdout)
+		}
+		fmt.Fprintf(stdout, "# What the NATS user of sink %s needs, and no more.\n", name)
+		publish, subscribe := nats.Permissions(settings)
+		table := tabwriter.NewWriter(stdout, 0, 0, 1, ' ', 0)
+		fmt.Fprint(table, "permissions: {\n")
+		permissions(table, "publish", publish)
+		permissions(table, "subscribe", subscribe)
+		fmt.Fprint(table, "}\n")
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func permissions(w io.Writer, verb string, all []nats.Permission) {
+	if len(all) == 0 {
+		// An empty list would allow everything.
+		fmt.Fprintf(w, "  %s: {deny: [\">\"]}\n", verb)
+		return
+	}
+	fmt.Fprintf(w, "  %s: {allow: [\n", verb)
+	for _, p := range all {
+		fmt.Fprintf(w, "    %q\t# %s\n", p.Subject, strings.TrimSpace(p.For))
+	}
+	fmt.Fprint(w, "  ]}\n")
+}
