@@ -203,11 +203,11 @@ func natsOptions(cluster, name string, c *config.NATS) (nats.Options, error) {
 	}
 	o := nats.Options{
 		Name: name, Cluster: cluster, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
-		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS),
+		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS), InboxPrefix: c.InboxPrefix,
 	}
 	if s := c.JetStream; s != nil {
 		o.JetStream = &nats.JetStreamOptions{
-			Stream: s.Stream, Create: s.Create, Subjects: s.Subjects, Replicas: s.Replicas, Storage: nats.Storage(s.Storage),
+			Stream: s.Stream, APIPrefix: s.Prefix(), Create: s.Create, Subjects: s.Subjects, Replicas: s.Replicas, Storage: nats.Storage(s.Storage),
 			MaxAge: s.MaxAge, MaxBytes: s.MaxBytes, MaxMsgsPerSubject: s.MaxMsgsPerSubject, DuplicateWindow: s.DuplicateWindow,
 		}
 	}

@@ -684,6 +684,26 @@ state: {sink: main}
 		want:    `f:6:24: sinks.main.nats.jetstream.stream: "my events": not the name of a stream; write at most 255 bytes without white space, control characters and any of . * > / \`,
 	},
 	{
+		reason:  "a domain of two tokens",
+		content: stream("domain: hub.eu\n"),
+		want:    `f:7:13: sinks.main.nats.jetstream.domain: "hub.eu": not the name of a domain; write one token of a subject, without wildcards`,
+	},
+	{
+		reason:  "two ways to say where JetStream is",
+		content: nats("jetstream: {stream: K8S, domain: hub, apiPrefix: hub.api}\n"),
+		want:    `f:6:37: sinks.main.nats.jetstream.domain: "hub": apiPrefix says where JetStream is too; leave out one of the two`,
+	},
+	{
+		reason:  "an inbox with a wildcard",
+		content: nats("inboxPrefix: _INBOX.>\n"),
+		want:    `f:6:17: sinks.main.nats.inboxPrefix: "_INBOX.>": not the beginning of a subject; write tokens joined by dots, without wildcards and without a dot at the end`,
+	},
+	{
+		reason:  "a prefix that ends in a dot",
+		content: nats("jetstream: {stream: K8S, apiPrefix: $JS.API.}\n"),
+		want:    `f:6:40: sinks.main.nats.jetstream.apiPrefix: "$JS.API.": not the beginning of a subject; write tokens joined by dots, without wildcards and without a dot at the end`,
+	},
+	{
 		reason:  "subjects that no stream takes",
 		content: stream("subjects: [k8s.>, 'a..b', '>.a', 'a b', '', k8s.>]\n"),
 		want: `f:7:23: sinks.main.nats.jetstream.subjects[1]: "a..b": not a subject; write tokens joined by dots, * for any token, > at the end for all that follow` + "\n" +

@@ -217,6 +217,9 @@ type NATS struct {
 	// connection; any key means that it must be TLS. Default: as the URL's
 	// scheme and the server want it.
 	TLS NATSTLS `koanf:"tls"`
+	// What the subjects begin with on which the server's answers come, for an
+	// account whose users may hear no one else's.
+	InboxPrefix string `koanf:"inboxPrefix" rule:"prefix"`
 	// The stream that stores the events. Default: none, which is core NATS: an
 	// event is delivered at most once.
 	JetStream *JetStream `koanf:"jetstream"`
@@ -264,12 +267,17 @@ type NATSTLS struct {
 	ServerName string `koanf:"serverName" rule:"host,empty"`
 }
 
-// JetStream is a stream. All but Stream and Create describes a stream that the
+// JetStream is a stream. All but Stream, Domain, APIPrefix and Create describes a stream that the
 // bridge creates; one that exists is checked, and never changed.
 type JetStream struct {
 	// The stream's name: no white space and none of `. * > / \`, and at most
 	// 255 bytes.
 	Stream string `koanf:"stream" rule:"required,stream"`
+	// The JetStream domain that the stream is in. Default: that of the server.
+	Domain string `koanf:"domain" rule:"token"`
+	// What the subjects of JetStream's requests begin with, where another
+	// account lends its JetStream. Default: `$JS.API`, or `$JS.<domain>.API`.
+	APIPrefix string `koanf:"apiPrefix" rule:"prefix"`
 	// Create the stream if it is missing. The keys below are for that; a stream
 	// that exists is checked, and never changed.
 	Create bool `koanf:"create"`
@@ -294,6 +302,15 @@ type JetStream struct {
 	// For how long the stream knows the ids of its events; at least 100ms, and
 	// at most `maxAge`.
 	DuplicateWindow time.Duration `koanf:"duplicateWindow"`
+}
+
+// Prefix is what the subjects of JetStream's requests begin with; empty means
+// that it is not said.
+func (j *JetStream) Prefix() string {
+	if j.Domain != "" {
+		return "$JS." + j.Domain + ".API"
+	}
+	return j.APIPrefix
 }
 
 // Storage is where a stream keeps its messages.

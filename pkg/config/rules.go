@@ -65,6 +65,8 @@ const (
 	label1035      = `[a-z]([-a-z0-9]*[a-z0-9])?`
 	streamPattern  = `[^\x00-\x20.*>/\\\x7f]{1,255}`
 	filterPattern  = `(([^\x00-\x20\x7f.>][^\x00-\x20\x7f.]*|>[^\x00-\x20\x7f.]+)\.)*[^\x00-\x20\x7f.]+`
+	levelPattern   = `[^\x00-\x20\x7f.*>]+`
+	prefixPattern  = levelPattern + `(\.` + levelPattern + `)*`
 	templatePart   = `([\x21-\x29\x2b-\x2d\x2f-\x3d\x3f-\x7a\x7c\x7e]|\{[a-z]+\})+`
 	pathName       = `[A-Za-z_][A-Za-z0-9_-]*`
 	pathBracket    = `\[(\*|[0-9]+|'([^'\\]|\\['\\])*'|"([^"\\]|\\["\\])*")\]`
@@ -85,6 +87,8 @@ var forms = map[string]form{
 	"url":       {title: "URL", pattern: schemePattern + `://[^/@?#]+[^@]*`},
 	"template":  {title: "subject template", pattern: templatePart + `(\.` + templatePart + `)*`},
 	"stream":    {title: "stream name", pattern: streamPattern},
+	"token":     {title: "NATS token", pattern: levelPattern},
+	"prefix":    {title: "NATS subject without wildcards", pattern: prefixPattern},
 	"subject":   {title: "NATS subject", pattern: filterPattern},
 	"replicas":  {min: fewestReplicas, max: mostReplicas},
 	"limit":     {},

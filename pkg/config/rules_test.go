@@ -28,6 +28,8 @@ func TestFormsAgreeWithTheValidator(t *testing.T) {
 		"path":      {[]string{"spec", ".", "[", "]", "*", "0", "'", `"`, `\`, "a/b", "-", "['x']", "é"}, func(s string) bool { _, err := fieldpath.Parse(s); return err == nil }, true},
 		"template":  {[]string{"k8s", ".", "{name}", "{", "}", "*", ">", " ", "é", "~", "\x7f", "!"}, func(s string) bool { _, err := events.ParseSubject(s); return err == nil }, true},
 		"subject":   {[]string{"k8s", ".", "*", ">", " ", "é", "\x7f", "\x00"}, isSubjectFilter, true},
+		"token":     {[]string{"hub", ".", "*", ">", " ", "é", "\x7f", "$JS"}, natsToken.MatchString, true},
+		"prefix":    {[]string{"hub", ".", "*", ">", " ", "é", "\x7f", "$JS"}, subjectPrefix.MatchString, true},
 		"stream":    {[]string{"K8S", ".", "*", ">", " ", "/", `\`, "é", "\t", "-", "\x7f", strings.Repeat("s", 100)}, streamName.MatchString, true},
 		"address":   {[]string{":", "80", "localhost", "[::1]", "127.0.0.1", "65536", "-"}, func(s string) bool { _, err := parseAddress(s); return err == nil }, false},
 		"host":      {[]string{"a", ".", "::1", "%eth0", "10.0.0.1", "/", "A", "_"}, isHost, false},

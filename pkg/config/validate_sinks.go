@@ -44,6 +44,7 @@ func validateNATS(n *NATS, at path, r *report) {
 	oneOf(r, at.key("mode"), n.Mode)
 	validateAuth(&n.Auth, at.key("auth"), r)
 	validateTLS(&n.TLS, at.key("tls"), r)
+	validatePrefix(n.InboxPrefix, at.key("inboxPrefix"), r)
 	if n.JetStream != nil {
 		validateJetStream(n.JetStream, at.key("jetstream"), r)
 	}
@@ -151,6 +152,14 @@ func validateJetStream(j *JetStream, at path, r *report) {
 	case !streamName.MatchString(j.Stream):
 		r.value(at.key("stream"), `%s: not the name of a stream; write at most 255 bytes without white space, control characters and any of . * > / \`, quote(j.Stream))
 	}
+	validatePrefix(j.APIPrefix, at.key("apiPrefix"), r)
+	switch {
+	case j.Domain == "":
+	case j.APIPrefix != "":
+		r.value(at.key("domain"), "%s: apiPrefix says where JetStream is too; leave out one of the two", quote(j.Domain))
+	case !natsToken.MatchString(j.Domain):
+		r.value(at.key("domain"), "%s: not the name of a domain; write one token of a subject, without wildcards", quote(j.Domain))
+	}
 	for i, s := range j.Subjects {
 		switch {
 		case !isSubjectFilter(s):
@@ -213,6 +222,18 @@ func short(d time.Duration) string {
 // https://docs.nats.io/nats-concepts/jetstream/streams.
 var streamName = regexp.MustCompile(`^` + streamPattern + `$`)
 
+// natsToken and subjectPrefix are parts of a subject without wildcards.
+var (
+	natsToken     = regexp.MustCompile(`^` + levelPattern + `$`)
+	subjectPrefix = regexp.MustCompile(`^` + prefixPattern + `$`)
+)
+
+func validatePrefix(prefix string, at path, r *report) {
+	if prefix != "" && !subjectPrefix.MatchString(prefix) {
+		r.value(at, "%s: not the beginning of a subject; write tokens joined by dots, without wildcards and without a dot at the end", quote(prefix))
+	}
+}
+
 // isSubjectFilter applies https://docs.nats.io/nats-concepts/subjects.
 func isSubjectFilter(subject string) bool {
 	tokens := strings.Split(subject, ".")
@@ -232,12 +253,12 @@ func isHost(name string) bool {
 
 // sameStream tells whether two sinks are known to lead to one stream: they
 // have its name, a server and the credentials in common. With other
-// credentials it may be another account's stream of that name.
+// credentials or another prefix it may be another account's stream of that name.
 func sameStream(a, b *NATS) bool {
 	if a == nil || b == nil || a.JetStream == nil || b.JetStream == nil {
 		return false
 	}
-	if a.JetStream.Stream == "" || a.JetStream.Stream != b.JetStream.Stream || a.Auth != b.Auth {
+	if a.JetStream.Stream == "" || a.JetStream.Stream != b.JetStream.Stream || a.JetStream.Prefix() != b.JetStream.Prefix() || a.Auth != b.Auth {
 		return false
 	}
 	servers := map[string]bool{}

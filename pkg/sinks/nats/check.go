@@ -34,7 +34,7 @@ func Check(ctx context.Context, o Options) ([]Finding, error) {
 	}
 	s := &Sink{
 		name: o.Name, cluster: o.Cluster, subject: o.Subject, mode: o.Mode, jetstream: o.JetStream, log: o.Logger,
-		dialer: dialer{name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS}, problems: &problems{log: o.Logger},
+		dialer: newDialer(&o), problems: &problems{log: o.Logger},
 	}
 	ses, err := s.dialer.dial(ctx, s.problems)
 	if err != nil {
@@ -47,7 +47,7 @@ func Check(ctx context.Context, o Options) ([]Finding, error) {
 			What: "stream", Result: "none is configured: events reach whoever listens at that moment, at most once", Warn: true,
 		}), nil
 	}
-	if ses.js, err = jetstream.New(ses.nc); err != nil {
+	if ses.js, err = jetstream.NewWithAPIPrefix(ses.nc, ses.api); err != nil {
 		return nil, err
 	}
 	return append(findings, s.checkStream(ctx, ses)...), nil
@@ -63,7 +63,7 @@ func largest(maxPayload int64) Finding {
 }
 
 func (s *Sink) checkStream(ctx context.Context, ses *session) []Finding {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	what := "stream " + s.jetstream.Stream
 	bad := func(err error) []Finding {

@@ -149,7 +149,7 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 
 // ends are the sequences of the stream's first and last message.
 func (p *streamPublisher) ends(ctx context.Context, ses *session) (first, last uint64, err error) {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	stream, err := ses.js.Stream(ctx, p.sink.jetstream.Stream)
 	if err != nil {

@@ -43,6 +43,7 @@ const (
 // public nkey and the CA pool of the first connection, says nothing of a
 // failed TLS handshake, and gives up after the second refusal.)
 type session struct {
+	account
 	nc     *natsgo.Conn
 	js     jetstream.JetStream // nil for core NATS
 	ended  chan struct{}       // closed when the connection is closed and its last callback has run
@@ -59,6 +60,7 @@ type session struct {
 
 // dialer makes connections.
 type dialer struct {
+	account
 	name string
 	urls []string
 	auth Auth
@@ -67,6 +69,10 @@ type dialer struct {
 	optional string
 	// discovered are the servers that the last session heard of.
 	discovered []string
+}
+
+func newDialer(o *Options) dialer {
+	return dialer{account: newAccount(o), name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS}
 }
 
 // keepConnected has one session after the other until ctx is done.
@@ -88,8 +94,8 @@ func (s *Sink) keepConnected(ctx context.Context) {
 			continue
 		}
 		if s.jetstream != nil {
-			// Neither option can be wrong.
-			ses.js, _ = jetstream.New(ses.nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
+			// None of it can be wrong.
+			ses.js, _ = jetstream.NewWithAPIPrefix(ses.nc, ses.api, jetstream.WithPublishAsyncTimeout(ackTimeout),
 				jetstream.WithPublishAsyncMaxPending(maxPending))
 		}
 		s.problems.connect(ses.nc.ConnectedAddr())
@@ -171,7 +177,8 @@ var refusal = regexp.MustCompile(`(?i)\b(authorization|authentication)\b`)
 // dial connects to the first server that lets it. ctx ends the attempt at the
 // latest when the server in turn has had its connectTimeout.
 func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
-	ses := &session{ended: make(chan struct{}), inboxDenied: make(chan struct{})}
+	ses := &session{account: d.account, ended: make(chan struct{}), inboxDenied: make(chan struct{})}
+	ses.denial.account = d.account
 	ses.stream.turn = make(chan struct{}, 1)
 	failures := &failedDials{ctx: ctx}
 	o := natsgo.GetDefaultOptions()
@@ -185,6 +192,7 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 	o.CustomDialer = failures
 	o.AsyncErrorCB = ses.serverSays(p, d.optional)
 	o.ClosedCB = func(*natsgo.Conn) { close(ses.ended) }
+	o.InboxPrefix = strings.TrimSuffix(d.inbox, ".")
 	o.NoEcho = true // what comes on control subjects is others'
 	wipe, err := d.auth.apply(&o)
 	if err != nil {
@@ -231,8 +239,8 @@ func (ses *session) serverSays(p *problems, optional string) natsgo.ErrHandler {
 				return
 			}
 		}
-		if isInbox(subject) {
-			subject = "_INBOX.>" // the rest is random
+		if ses.isInbox(subject) {
+			subject = ses.inbox + ">" // the rest is random
 			select {
 			case <-ses.inboxDenied: // callbacks run one at a time
 			default:

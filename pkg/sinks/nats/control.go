@@ -143,9 +143,6 @@ type storedMessage struct {
 // errNoMessage is JSNoMessageFoundErr of nats-server.
 const errNoMessage jetstream.ErrorCode = 10037
 
-// apiPrefix is what the subjects of JetStream's requests begin with.
-const apiPrefix = jetstream.DefaultAPIPrefix
-
 // stored asks the stream's leader for a message; nil where there is none. A
 // direct get is faster and may be answered by a replica that is behind.
 func (s *Sink) stored(ctx context.Context, ses *session, request map[string]any) (*storedMessage, error) {
@@ -153,9 +150,9 @@ func (s *Sink) stored(ctx context.Context, ses *session, request map[string]any)
 	if err != nil {
 		return nil, err
 	}
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
-	subject := apiPrefix + "STREAM.MSG.GET." + s.jetstream.Stream
+	subject := ses.api + "STREAM.MSG.GET." + s.jetstream.Stream
 	answer, err := ses.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		ses.stream.doubt()

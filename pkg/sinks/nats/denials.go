@@ -9,6 +9,7 @@ import (
 // by the way and by subject: that they may not ask. Without it they would
 // learn it by waiting in vain.
 type denials struct {
+	account
 	mu      sync.Mutex
 	waiting map[*waiter]struct{}
 }
@@ -53,7 +54,7 @@ func (d *denials) tell(x denial) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for w := range d.waiting {
-		if isInbox(x.subject) || w.sent(x.subject) {
+		if d.isInbox(x.subject) || w.sent(x.subject) {
 			select {
 			case w.denied <- x:
 			default: // it knows of as many as it has sent

@@ -44,7 +44,7 @@ func Follow(ctx context.Context, o Options, what Followed) error {
 	}
 	f := &follower{
 		Followed: what, options: &o, problems: &problems{log: o.Logger},
-		dialer: dialer{name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS},
+		dialer: newDialer(&o),
 	}
 	if what.FromStart {
 		f.next = 1
@@ -117,7 +117,7 @@ func (f *follower) connected(ctx context.Context) error {
 }
 
 func (f *follower) streamed(ctx context.Context, ses *session) error {
-	js, err := jetstream.New(ses.nc)
+	js, err := jetstream.NewWithAPIPrefix(ses.nc, ses.api)
 	if err != nil {
 		return err
 	}

@@ -323,7 +323,7 @@ func (s *Sink) recallResyncs(ctx context.Context) {
 
 // subjects are those of the stream that match.
 func (s *Sink) subjects(ctx context.Context, ses *session, pattern string) (all []string, err error) {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	stream, err := ses.stream.handle(ctx, ses.js, s.jetstream.Stream)
 	if err != nil {

@@ -47,6 +47,10 @@ type Options struct {
 	Mode Mode
 	Auth Auth
 	TLS  TLS
+	// InboxPrefix is what the subjects begin with on which the server's answers
+	// come, for an account that lets its users hear only answers of their own;
+	// empty means _INBOX.
+	InboxPrefix string
 	// JetStream is the stream to publish to; nil means core NATS.
 	JetStream *JetStreamOptions
 	// Logger gets one line per change of the sink's state; nil discards them.
@@ -81,6 +85,9 @@ type TLS struct {
 // and never changed.
 type JetStreamOptions struct {
 	Stream string
+	// APIPrefix is what the subjects of JetStream's requests begin with; empty
+	// means $JS.API, and $JS.<domain>.API is another domain's.
+	APIPrefix string
 	// Create the stream if it is missing.
 	Create bool
 	// Subjects of the stream; by default those of the events and of the
@@ -166,7 +173,7 @@ func Open(o Options) (*Sink, error) {
 		subject:   o.Subject,
 		mode:      o.Mode,
 		jetstream: o.JetStream,
-		dialer:    dialer{name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS},
+		dialer:    newDialer(&o),
 		log:       o.Logger.With("sink", o.Name),
 		metrics:   o.Metrics,
 		inFlight:  semaphore.NewWeighted(maxInFlight),

@@ -16,31 +16,32 @@ func Permissions(o Options) (publish, subscribe []Permission) {
 	if o.JetStream == nil {
 		return publish, nil
 	}
+	a := newAccount(&o)
 	s := &Sink{cluster: o.Cluster, jetstream: o.JetStream}
 	control, stream := s.controlPrefix()+">", o.JetStream.Stream
 	publish = append(publish,
 		Permission{control, "control messages, rows, requests for a resync"},
-		Permission{"$JS.API.STREAM.INFO." + stream, "whether the stream fits"})
+		Permission{a.api + "STREAM.INFO." + stream, "whether the stream fits"})
 	if o.JetStream.Create {
-		publish = append(publish, Permission{"$JS.API.STREAM.CREATE." + stream, "where it is missing; jetstream.create is true"})
+		publish = append(publish, Permission{a.api + "STREAM.CREATE." + stream, "where it is missing; jetstream.create is true"})
 	}
 	publish = append(publish,
-		Permission{"$JS.API.STREAM.NAMES", "says which other stream is in the way"},
-		Permission{"$JS.API.STREAM.PURGE." + stream, "deletes old control messages, nothing else"},
-		Permission{"$JS.API.STREAM.MSG.GET." + stream, "reads the newest control messages"},
-		Permission{"$JS.API.CONSUMER.CREATE." + stream + ".>", "reads the ledger at the start"},
-		Permission{"$JS.API.CONSUMER.MSG.NEXT." + stream + ".>", "the same"},
-		Permission{"$JS.API.CONSUMER.DELETE." + stream + ".>", "the same"},
-		Permission{"$JS.API.STREAM.INFO." + bucketStream, "snapshots, in the object store " + bucket},
-		Permission{"$JS.API.STREAM.CREATE." + bucketStream, "the same"},
-		Permission{"$JS.API.STREAM.PURGE." + bucketStream, "the same"},
-		Permission{"$JS.API.DIRECT.GET." + bucketStream + ".>", "the same"},
-		Permission{"$JS.API.CONSUMER.CREATE." + bucketStream + ".>", "the same"},
-		Permission{"$JS.API.CONSUMER.DELETE." + bucketStream + ".>", "the same"},
+		Permission{a.api + "STREAM.NAMES", "says which other stream is in the way"},
+		Permission{a.api + "STREAM.PURGE." + stream, "deletes old control messages, nothing else"},
+		Permission{a.api + "STREAM.MSG.GET." + stream, "reads the newest control messages"},
+		Permission{a.api + "CONSUMER.CREATE." + stream + ".>", "reads the ledger at the start"},
+		Permission{a.api + "CONSUMER.MSG.NEXT." + stream + ".>", "the same"},
+		Permission{a.api + "CONSUMER.DELETE." + stream + ".>", "the same"},
+		Permission{a.api + "STREAM.INFO." + bucketStream, "snapshots, in the object store " + bucket},
+		Permission{a.api + "STREAM.CREATE." + bucketStream, "the same"},
+		Permission{a.api + "STREAM.PURGE." + bucketStream, "the same"},
+		Permission{a.api + "DIRECT.GET." + bucketStream + ".>", "the same"},
+		Permission{a.api + "CONSUMER.CREATE." + bucketStream + ".>", "the same"},
+		Permission{a.api + "CONSUMER.DELETE." + bucketStream + ".>", "the same"},
 		Permission{"$JS.FC." + bucketStream + ".>", "without it a large snapshot is not read to its end"},
 		Permission{"$O." + bucket + ".>", "the content of snapshots"})
 	subscribe = []Permission{
-		{"_INBOX.>", "answers"},
+		{a.inbox + ">", "answers"},
 		{control, "hears at once of other bridges, and of requests for a resync"},
 	}
 	return publish, subscribe

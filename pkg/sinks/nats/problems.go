@@ -2,7 +2,6 @@ package nats
 
 import (
 	"log/slog"
-	"strings"
 	"sync"
 
 	"github.com/crbridge/crbridge/pkg/sinks"
@@ -134,9 +133,3 @@ func (p *problems) clear(k kind) {
 		p.log.Info("sink takes events again")
 	}
 }
-
-// isInbox tells whether a subject is where answers and acknowledgements come.
-func isInbox(subject string) bool { return strings.HasPrefix(subject, "_INBOX.") }
-
-// isAPI tells whether a subject is one of JetStream's own.
-func isAPI(subject string) bool { return strings.HasPrefix(subject, "$JS.") }

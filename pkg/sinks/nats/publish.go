@@ -240,7 +240,7 @@ func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) err
 func (s *Sink) heard(ctx context.Context, ses *session, w *window, err error) {
 	if done := w.done(); len(done) > 0 {
 		s.problems.allowed(func(subject string) bool {
-			return isInbox(subject) || slices.ContainsFunc(done, func(m *natsgo.Msg) bool { return m.Subject == subject })
+			return ses.isInbox(subject) || slices.ContainsFunc(done, func(m *natsgo.Msg) bool { return m.Subject == subject })
 		})
 	}
 	var refused *refusedError
@@ -529,7 +529,7 @@ func (a *answers) wait(future jetstream.PubAckFuture) (*jetstream.PubAck, error)
 		default:
 		}
 		for _, d := range a.denials {
-			if d.subject == future.Msg().Subject || isInbox(d.subject) {
+			if d.subject == future.Msg().Subject || a.ses.isInbox(d.subject) {
 				return nil, errors.New(d.words)
 			}
 		}

@@ -194,7 +194,7 @@ func (p *streamPublisher) tidy(ctx context.Context, ses *session, f facts, outda
 }
 
 func (p *streamPublisher) purge(ctx context.Context, ses *session, options ...jetstream.StreamPurgeOpt) {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	stream, err := ses.stream.handle(ctx, ses.js, p.sink.jetstream.Stream)
 	if err == nil {

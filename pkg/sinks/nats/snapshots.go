@@ -89,17 +89,6 @@ func (e *noBucketError) Error() string {
 	return "it does not exist and cannot be created: " + e.why.Error()
 }
 
-// opens and reads tell whether a subject is one that the bucket is looked for,
-// or read by. What else is denied concerns somebody else.
-func opens(subject string) bool {
-	return subject == apiPrefix+"STREAM.INFO."+bucketStream || subject == apiPrefix+"STREAM.CREATE."+bucketStream
-}
-
-func reads(subject string) bool {
-	return strings.HasPrefix(subject, apiPrefix+"DIRECT.GET."+bucketStream+".") ||
-		strings.HasPrefix(subject, apiPrefix+"CONSUMER.CREATE."+bucketStream+".")
-}
-
 // flowControl tells whether a subject is one by which a client says that it
 // can take more. Where that is denied, a large snapshot stops on its way.
 func flowControl(subject string) bool { return strings.HasPrefix(subject, "$JS.FC."+bucketStream+".") }
@@ -111,7 +100,7 @@ func (h *shelf) open(ctx context.Context, s *Sink, ses *session, replicas int) (
 	if h.store != nil {
 		return h.store, nil
 	}
-	ctx, done := ses.patience(ctx, opens)
+	ctx, done := ses.patience(ctx, ses.opens)
 	defer done()
 	store, err := ses.js.ObjectStore(ctx, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -161,7 +150,7 @@ func (h *shelf) of(ctx context.Context, ses *session, store jetstream.ObjectStor
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if time.Since(h.listed) > listingAge {
-		ctx, done := ses.patience(ctx, reads)
+		ctx, done := ses.patience(ctx, ses.reads)
 		defer done()
 		objects, err := store.List(ctx)
 		if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
@@ -225,7 +214,7 @@ var errBehind = errors.New("the replica that answered does not have it yet")
 func (p *streamPublisher) load(ctx context.Context, ses *session, store jetstream.ObjectStore, ref snapshotRef, into journal.Restorer) (h snapshotHeader, err error) {
 	stalled := ses.denial.wait(1, flowControl)
 	defer ses.denial.done(stalled)
-	denied := ses.denial.wait(1, reads)
+	denied := ses.denial.wait(1, ses.reads)
 	defer ses.denial.done(denied)
 	ctx, done := ses.bound(ctx, snapshotTimeout, denied.denied)
 	defer done()
@@ -296,7 +285,7 @@ func gone(ctx context.Context, ses *session, store jetstream.ObjectStore, name s
 	if err == nil && info.Deleted {
 		return &unfitError{notFound}
 	}
-	asking, done := ses.patience(ctx, opens)
+	asking, done := ses.patience(ctx, ses.opens)
 	defer done()
 	stream, err := ses.js.Stream(asking, bucketStream)
 	if err != nil {
@@ -320,7 +309,7 @@ func metaSubject(name string) string {
 // remove deletes a snapshot, and the marker that the object store leaves in its
 // place: names are not used again, so markers would pile up.
 func (p *streamPublisher) remove(ctx context.Context, ses *session, store jetstream.ObjectStore, ref snapshotRef) {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	name := ref.name(p.shelfName())
 	err := store.Delete(ctx, name)

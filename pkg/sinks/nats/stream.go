@@ -124,13 +124,13 @@ func (s *Sink) ensureStream(ctx context.Context, ses *session) (facts, error) {
 		return facts{}, err
 	}
 	s.problems.taken()
-	s.problems.allowed(isAPI)
+	s.problems.allowed(ses.isAPI)
 	return f, nil
 }
 
 // look asks for the stream, and gives up when the server denies that.
 func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
-	ctx, done := ses.patience(ctx, isAPI)
+	ctx, done := ses.patience(ctx, ses.isAPI)
 	defer done()
 	info, err := s.getOrCreate(ctx, ses.js)
 	if err != nil {

@@ -256,7 +256,7 @@ func (p *pass) read(ctx context.Context) (count int, err error) {
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(p.from, 1),
 		HeadersOnly: true,
 	}
-	created, done := p.ses.patience(ctx, isAPI)
+	created, done := p.ses.patience(ctx, p.ses.isAPI)
 	consumer, err := p.ses.js.OrderedConsumer(created, p.tails.sink.jetstream.Stream, config)
 	done()
 	if err != nil {
