@@ -82,8 +82,8 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 		// is existing in it.
 		r.anew = true
 	}
-	if !known { // what was requested before now is to be told for the first time
-		f.ledger.skipResync(max(f.requested.Load(), uint64(time.Now().Unix())))
+	if !known { // what has been requested by now is to be told for the first time
+		f.ledger.skipResync(max(f.requested.Load(), c.Requested))
 	}
 	if c.Gap != "" {
 		r.series.lost.Inc()

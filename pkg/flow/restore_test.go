@@ -255,6 +255,32 @@ func TestUnfinishedFirstClaim(t *testing.T) {
 	}
 }
 
+// TestRequestAfterTheFirstClaim shows that what is requested once the flow has
+// begun is done, whatever its number: it is made of another machine's clock,
+// and in the second in which the flow began it is none the higher.
+func TestRequestAfterTheFirstClaim(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	p.claim.Requested = 4 // of long ago
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 10, object("a", "", 5))
+	p.wait(t, "created ns/a@5")
+	if h.flow.RequestResync(4) {
+		t.Error("what was requested before the flow began is to be done")
+	}
+	if !h.flow.RequestResync(5) {
+		t.Fatal("what was requested after the flow began is not to be done")
+	}
+	end(r, time.Minute)
+	r = h.start(ctx)
+	list(ctx, r, 12, object("a", "", 5))
+	end(r, time.Minute)
+	if s := p.recorded(); s.Resync != 5 {
+		t.Errorf("recorded is %+v", s)
+	}
+}
+
 // TestWildcardKnowsWhatExisted shows which CRDs of a wildcard existed when its
 // route became active, although a bridge ended before it had begun with them.
 func TestWildcardKnowsWhatExisted(t *testing.T) {

@@ -101,6 +101,10 @@ type Claim struct {
 	State State
 	// Known: the flow has been claimed before, by this process or another.
 	Known bool
+	// Requested is the number of the last resync of the flow's route that has
+	// been requested by now; 0 where none has, and where the state says which
+	// one is done.
+	Requested uint64
 	// Gap says in words why rows may be missing from what was restored. Empty
 	// where none can be.
 	Gap string

@@ -122,6 +122,12 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	if err := r.fromTail(ctx, to, asked); err != nil {
 		return journal.Claim{}, err
 	}
+	var requested uint64
+	if r.state.CRD == "" {
+		if requested, err = p.sink.requested(ctx, ses, p.flow.Route); err != nil {
+			return journal.Claim{}, err
+		}
+	}
 	p.control.State, p.control.Tail, p.count, p.weight, p.since = r.state, r.tail, r.tail, r.weight, r.since
 	p.control.Snapshots, p.control.Base, p.control.Stream = r.snapshots, r.base, f.created
 	p.settled, p.created, p.session = max(p.fence, to), f.created, ses
@@ -144,7 +150,7 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	if gap := r.gap(); gap != "" {
 		p.sink.log.Warn("ledger may be incomplete", "flow", p.flow.String(), "reason", gap)
 	}
-	return journal.Claim{State: r.state, Known: r.claimed || r.restored, Gap: r.gap()}, nil
+	return journal.Claim{State: r.state, Known: r.claimed || r.restored, Requested: requested, Gap: r.gap()}, nil
 }
 
 // ends are the sequences of the stream's first and last message.

@@ -456,6 +456,15 @@ func (s *Sink) RequestResync(ctx context.Context, route string) (uint64, error) 
 	return r.Number, nil
 }
 
+// requested is the number of the last request for the route; 0 for none.
+func (s *Sink) requested(ctx context.Context, ses *session, route string) (uint64, error) {
+	m, err := s.last(ctx, ses, s.resyncSubject(route))
+	if err != nil || m == nil {
+		return 0, err
+	}
+	return requestNumber(m), nil
+}
+
 // resyncRequest is what a request for a resync is stored as. Its number is
 // that of a second, or the next that was not used: so it is higher than those
 // before it also where the stream no longer has them, or is another.

@@ -137,6 +137,10 @@ func TestRequestedResync(t *testing.T) {
 	if flows, err := early.Flows(t.Context()); err != nil || len(flows) > 0 {
 		t.Errorf("flows: %+v, %v", flows, err)
 	}
+	// One that begins after it has nothing to tell again.
+	if c := claim(t, early.Publisher(sinks.Flow{Route: "orders", CRD: orders.CRD}), nil); c.Requested != another {
+		t.Errorf("the claim of a new flow says that %d was requested; it was %d", c.Requested, another)
+	}
 }
 
 // Who may not hear what others write works all the same.
