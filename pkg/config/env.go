@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // envPrefix is what the variables begin with. One underscore would take in the
@@ -44,7 +45,7 @@ func environment(environ []string, file map[string]any, r *report) map[string]an
 		if !strings.HasPrefix(name, envPrefix) {
 			continue
 		}
-		from := origin{variable: variable}
+		from := origin{variable: onOneLine(variable)}
 		s, known := settings[name]
 		switch {
 		case !known:
@@ -57,7 +58,7 @@ func environment(environ []string, file map[string]any, r *report) map[string]an
 			r.at(from, "%s is set by %s as well", s.at, setBy[name])
 			continue
 		}
-		setBy[name] = variable
+		setBy[name] = from.variable
 		v, err := parseValue(s.typ, text)
 		if err != nil {
 			r.at(from, "%s: %s", s.at, err)
@@ -67,6 +68,15 @@ func environment(environ []string, file map[string]any, r *report) map[string]an
 		r.values[s.at] = from
 	}
 	return values
+}
+
+// onOneLine is a variable's name as a person can read it: quoted, where there is
+// something in it that no name should have.
+func onOneLine(variable string) string {
+	if strings.ContainsFunc(variable, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }) {
+		return quote(variable)
+	}
+	return variable
 }
 
 // collect finds the keys below s by the names that their variables have. Of a
