@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -240,26 +241,48 @@ func (h *hints) take() (resync bool, claims map[*streamPublisher]struct{}) {
 	return resync, claims
 }
 
-// lookInto looks into hints until ctx is done. What was heard may not be
-// stored yet, as replicas have to agree first, so each is looked into again.
+// looks are the pauses between looks into the same hints. What was heard may
+// not be stored yet, as a disk is slow or replicas have to agree first; the
+// last look comes later than whoever wrote it waits for the answer.
+var looks = []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second}
+
+// lookInto looks into hints until ctx is done: at once, and again after each of
+// the pauses, which begin anew where another hint is given.
 func (s *Sink) lookInto(ctx context.Context) {
-	for s.jetstream != nil {
+	if s.jetstream == nil {
+		return
+	}
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	var resync bool
+	claims := map[*streamPublisher]struct{}{}
+	next := len(looks)
+	for {
+		var again <-chan time.Time
+		if next < len(looks) {
+			pause.Reset(looks[next])
+			again = pause.C
+		}
 		select {
 		case <-s.hints.given:
+			more, others := s.hints.take()
+			if next == len(looks) {
+				resync = false
+				clear(claims)
+			}
+			resync = resync || more
+			maps.Copy(claims, others)
+			next = 0
+		case <-again:
+			next++
 		case <-ctx.Done():
 			return
 		}
-		resync, claims := s.hints.take()
-		for _, after := range []time.Duration{0, 100 * time.Millisecond, time.Second} {
-			if !sleep(ctx, after) {
-				return
-			}
-			if resync {
-				s.recallResyncs(ctx)
-			}
-			for p := range claims {
-				p.check(ctx)
-			}
+		if resync {
+			s.recallResyncs(ctx)
+		}
+		for p := range claims {
+			p.check(ctx)
 		}
 	}
 }
