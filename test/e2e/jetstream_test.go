@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -76,5 +77,105 @@ func TestReplicasOfTheConfiguration(t *testing.T) {
 		fmt.Sprintf("sinks: {main: {nats: {url: %q, jetstream: {stream: K8S, replicas: 3}}}}\n", w.nats.URL())})
 	if f := b.waitState(t, k.name, "test", "blocked"); !strings.Contains(f.Reason, "replicas") {
 		t.Errorf("one server cannot have three replicas, and the reason is %q", f.Reason)
+	}
+}
+
+// TestLatestState shows the recipe of docs/subscribing.md for the latest state
+// of every object: a stream that keeps one message of each subject, read from
+// the last one of each. A subscriber that comes late gets each object once, as
+// it is, and then what changes; the bridge's ledger is complete all the same,
+// after a crash too.
+func TestLatestState(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	w := newWorld(t)
+	k := w.kind
+	k.create(t)
+	b := startBridge(t, config{kubeconfig: w.cp.AdminKubeconfig(), body: "routes:\n" + k.route("test") +
+		fmt.Sprintf("sinks: {main: {nats: {url: %q, subject: 'k8s.{cluster}.{group}.{resource}.{namespace}.{name}.{route}', jetstream: {stream: K8S, maxMsgsPerSubject: 1}}}}\n", w.nats.URL())})
+	b.waitState(t, k.name, "test", "running")
+	const objects, changes = 10, 5
+	for i := range objects {
+		name := fmt.Sprint("o", i)
+		k.add(t, name, nil)
+		for size := range changes {
+			k.set(t, name, "size", size)
+		}
+	}
+	k.drop(t, "o3")
+	k.drop(t, "o4")
+	k.add(t, "o4", map[string]any{"size": int64(99)})
+	// Of each subject the last is there, of o3 its end.
+	latest := func() (state map[string]string) {
+		state = map[string]string{}
+		for _, m := range w.stream.all(t, k.name) {
+			if _, twice := state[m.attributes["name"]]; twice {
+				t.Errorf("%s has two messages", m.attributes["name"])
+			}
+			state[m.attributes["name"]] = m.what()
+			if spec, ok := m.data["spec"].(map[string]any); ok && !strings.HasPrefix(m.what(), "deleted") {
+				state[m.attributes["name"]] += fmt.Sprint(" ", spec["size"])
+			}
+		}
+		return state
+	}
+	want := map[string]string{}
+	for i := range objects {
+		want[fmt.Sprint("o", i)] = fmt.Sprintf("updated default/o%d %d", i, changes-1)
+	}
+	want["o3"], want["o4"] = "deleted default/o3", "created default/o4 99"
+	same := func() {
+		t.Helper()
+		eventually(t, func() error {
+			if got := latest(); !maps.Equal(got, want) {
+				return fmt.Errorf("the stream has %v, not %v", got, want)
+			}
+			return nil
+		})
+	}
+	same()
+	consumer, err := w.stream.js.OrderedConsumer(t.Context(), "K8S", jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{"k8s.>"}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Stop()
+	next := func() string {
+		t.Helper()
+		m, err := reader.Next(jetstream.NextMaxWait(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := decode(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return decoded.what()
+	}
+	snapshot := map[string]bool{}
+	for range objects {
+		snapshot[next()] = true
+	}
+	if len(snapshot) != objects || !snapshot["deleted default/o3"] || !snapshot["created default/o4"] {
+		t.Errorf("the snapshot is %v", snapshot)
+	}
+
+	b.Kill()
+	k.set(t, "o1", "size", 7)
+	k.drop(t, "o2")
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want["o1"], want["o2"] = "updated default/o1 7", "deleted default/o2"
+	same()
+	if got := []string{next(), next()}; !slices.Equal(got, []string{"updated default/o1", "deleted default/o2"}) {
+		t.Errorf("after the snapshot comes %q", got)
+	}
+	if f := b.waitState(t, k.name, "test", "running"); !f.Fenced || f.Reason != "" {
+		t.Errorf("after the crash: %+v", f)
 	}
 }

@@ -183,6 +183,7 @@ func TestStateSink(t *testing.T) {
 // control messages works all the same, without the fence, and that it says so.
 func TestStreamWithoutControlSubject(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	_, err := w.stream.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "K8S", Subjects: []string{"k8s.>"}})
@@ -218,6 +219,7 @@ func TestStreamWithoutControlSubject(t *testing.T) {
 // twice or out of order.
 func TestReplicatedStream(t *testing.T) {
 	slow(t)
+	t.Parallel() // it waits, most of the time
 	const objects = 100
 	cp := shared.Get(t)
 	cluster := controlplane.NATSClusterForTest(t, 3, controlplane.NATSOptions{})

@@ -49,6 +49,7 @@ func (w *world) bridge(t *testing.T, routes ...string) *bridge {
 // was there before the CRD, each change once, in order, with exactly the
 // contract's attributes and the object as the API server had it.
 func TestLifeOfAnObject(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	b := w.bridge(t)
 	waiting := b.waitState(t, w.kind.name, "test", "waiting")
@@ -116,6 +117,7 @@ func TestLifeOfAnObject(t *testing.T) {
 
 // TestExistingAndCreated tells objects that were there from those that came.
 func TestExistingAndCreated(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	w.kind.add(t, "old", nil)
@@ -145,6 +147,7 @@ func compare(t *testing.T, want, got []string) {
 // TestCRDDeleted shows that each of many objects gets its deletion when their
 // CRD goes, and that nothing of the flow is left but its wish to start again.
 func TestCRDDeleted(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const objects = 500
 	w := newWorld(t)
 	b := w.bridge(t)
@@ -195,6 +198,7 @@ func (w *world) watchers(t *testing.T) float64 {
 
 // TestScopeChanges shows that a CRD may come back as another one.
 func TestScopeChanges(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	b := w.bridge(t)
 	w.kind.create(t)
@@ -255,6 +259,7 @@ func TestScopeChangesWhileTheSinkIsDown(t *testing.T) {
 // TestVersionNoLongerServed shows that a flow moves on to another version with
 // its ledger: nothing is sent again, and nothing is missed.
 func TestVersionNoLongerServed(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t, "v1", "v2")
 	b := w.bridge(t)
@@ -297,6 +302,7 @@ func TestVersionOfTheRoute(t *testing.T) {
 
 // TestWildcard shows that CRDs that match come and go by themselves.
 func TestWildcard(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	pattern := "*." + w.kind.group
 	left := newKind(t, w.cp.Admin())
@@ -324,6 +330,7 @@ func TestWildcard(t *testing.T) {
 // TestSpecEdited shows that an edit of the CRD, after which the API server ends
 // all watches, makes no event and loses none.
 func TestSpecEdited(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

@@ -59,6 +59,7 @@ func (w *world) purge(t *testing.T) {
 // takes nothing of the ledger with it: nothing is told again, and nothing is
 // missing, also across the next restart.
 func TestStreamPurged(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)
@@ -105,8 +106,10 @@ func TestStreamPurgedWhileDown(t *testing.T) {
 // TestStreamRecreated shows that a stream that is new is a new start: what is
 // there is existing in it.
 func TestStreamRecreated(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	for _, down := range []bool{false, true} {
 		t.Run(fmt.Sprintf("while down %t", down), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.kind.create(t)
 			b := w.bridge(t)

@@ -164,6 +164,7 @@ func TestAPIServerKilled(t *testing.T) {
 // that cannot be reached ends the bridge: it says so in its log, its status
 // and its readiness, and goes on when they come.
 func TestNothingIsThereAtStart(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	cp := controlplane.ForTest(t, controlplane.Options{})
 	server := controlplane.NATSForTest(t, controlplane.NATSOptions{})
 	w := &world{cp: cp, kind: newKind(t, cp.Admin()), nats: server, stream: subscribe(t, server)}
@@ -209,6 +210,7 @@ func TestNothingIsThereAtStart(t *testing.T) {
 // TestStop shows that SIGTERM and SIGINT deliver what is queued and end with
 // status 0, and that they do with a sink down too.
 func TestStop(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	for _, row := range []struct {
 		name string
 		down bool // the sink
@@ -219,6 +221,7 @@ func TestStop(t *testing.T) {
 		{"SIGTERM with the sink down", true, func(b *bridge) error { return b.Signal(syscall.SIGTERM) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.kind.create(t)
 			b := w.bridge(t)

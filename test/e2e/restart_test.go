@@ -93,6 +93,7 @@ func (w *world) requests(t *testing.T, verb string) float64 {
 // change goes on where it was: it makes no list, and each version is in the
 // stream once.
 func TestRestartUnderLoad(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	const objects = 1000
 	w := newWorld(t)
 	w.kind.create(t)

@@ -62,6 +62,7 @@ func (b *bridge) waitReason(t *testing.T, crd, reason string) {
 // TestResync shows that what is there is told again when a person asks for it,
 // whether or not a bridge runs at that moment, and once for each request.
 func TestResync(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t)

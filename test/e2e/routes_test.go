@@ -15,6 +15,7 @@ import (
 
 // TestTwoRoutes shows that each route gets its own events of a CRD that both name.
 func TestTwoRoutes(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	b := w.bridge(t, w.kind.route("a"), w.kind.route("b"))
@@ -42,6 +43,7 @@ func TestTwoRoutes(t *testing.T) {
 // TestSinkDown shows that a sink that cannot be reached blocks its own flows
 // and holds up nothing else, and that they catch up when it comes back.
 func TestSinkDown(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	down := controlplane.NATSForTest(t, controlplane.NATSOptions{})
@@ -139,6 +141,7 @@ func TestManyBlockedFlows(t *testing.T) {
 // TestForbidden shows that a missing right stops one flow, says which rule it
 // is, and that granting it is enough.
 func TestForbidden(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	w.kind.create(t)
 	other := newKind(t, w.cp.Admin())

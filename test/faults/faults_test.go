@@ -17,6 +17,7 @@ import (
 // choices, CRBRIDGE_FAULTS is another number, CRBRIDGE_FAULTS_KINDS names
 // the kinds to choose from, separated by commas.
 func TestFaults(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	faults, flags := 40, []string(nil)
 	if raceEnabled {
 		faults, flags = 25, []string{"-race"} // the bridge is what the detector is for

@@ -32,6 +32,7 @@ func TestLongOutage(t *testing.T) {
 	if raceEnabled {
 		t.Skip("not with the race detector, which takes several times the memory")
 	}
+	t.Parallel() // it waits, most of the time
 	outage := 30 * time.Second
 	if s := os.Getenv("CRBRIDGE_OUTAGE"); s != "" {
 		var err error

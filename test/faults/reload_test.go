@@ -12,6 +12,7 @@ import (
 // and the file is bad at times. CRBRIDGE_RELOADS is another number,
 // CRBRIDGE_FAULTS_SEED repeats a run's choices.
 func TestReloads(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	reloads, flags := 200, []string(nil)
 	if raceEnabled {
 		reloads, flags = 25, []string{"-race"}
