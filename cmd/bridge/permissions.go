@@ -19,16 +19,20 @@ func printPermissions(_ context.Context, o options, environ []string, stdout, _ 
 	if err != nil {
 		return err
 	}
-	for i, name := range slices.Sorted(maps.Keys(c.Sinks)) {
-		settings, err := natsOptions(c.Cluster, name, c.Sinks[name].NATS)
+	printed := 0
+	for _, name := range slices.Sorted(maps.Keys(c.Sinks)) {
+		settings := c.Sinks[name].NATS
+		if settings == nil {
+			continue
+		}
+		publish, subscribe, err := settings.Permissions(environment(c, name))
 		if err != nil {
 			return err
 		}
-		if i > 0 {
+		if printed++; printed > 1 {
 			fmt.Fprintln(stdout)
 		}
 		fmt.Fprintf(stdout, "# What the NATS user of sink %s needs, and no more.\n", name)
-		publish, subscribe := nats.Permissions(settings)
 		table := tabwriter.NewWriter(stdout, 0, 0, 1, ' ', 0)
 		fmt.Fprint(table, "permissions: {\n")
 		permissions(table, "publish", publish)
@@ -37,6 +41,9 @@ func printPermissions(_ context.Context, o options, environ []string, stdout, _ 
 		if err := table.Flush(); err != nil {
 			return err
 		}
+	}
+	if printed == 0 {
+		return usageError{fmt.Errorf("bridge permissions: %s has no sink of the kind nats", o.config)}
 	}
 	return nil
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/lifecycle"
-	"github.com/crbridge/crbridge/pkg/sinks/nats"
 )
 
 // verdict is what a check says.
@@ -81,11 +80,8 @@ func checkSinks(ctx context.Context, c *config.Config) (rows []row) {
 
 func checkSink(ctx context.Context, c *config.Config, name string) (rows []row) {
 	of := "sink " + name
-	o, err := natsOptions(c.Cluster, name, c.Sinks[name].NATS)
-	if err != nil {
-		return []row{{wrong, of, "options", err.Error()}}
-	}
-	findings, err := nats.Check(ctx, o)
+	_, settings := c.Sinks[name].Kind()
+	findings, err := settings.Check(ctx, environment(c, name))
 	if err != nil {
 		return []row{{wrong, of, "options", err.Error()}}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"reflect"
@@ -176,9 +175,9 @@ func (r *reloader) openChanged(c *config.Config, before map[string]sinks.Sink) (
 			next[name] = old
 			continue
 		}
-		sink, err := openNATS(c.Cluster, name, s.NATS, r.metrics, r.log)
+		sink, err := openSink(c, name, s, r.metrics, r.log)
 		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), closeAll(context.Background(), opened))
+			return nil, nil, errors.Join(err, closeAll(context.Background(), opened))
 		}
 		next[name], opened[name] = sink, sink
 	}

@@ -65,7 +65,7 @@ func keepersOf(c *config.Config, path, route string) ([]string, error) {
 	var keepers []string
 	for _, sink := range c.Routes[i].Sinks {
 		keeper := sink
-		if c.Sinks[sink].NATS.JetStream == nil {
+		if _, of := c.Sinks[sink].Kind(); !of.KeepsLedgers() {
 			keeper = c.State.Sink
 		}
 		if keeper == "" {

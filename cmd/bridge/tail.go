@@ -16,7 +16,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/events"
-	"github.com/crbridge/crbridge/pkg/sinks/nats"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 // tailOptions say what bridge tail shows.
@@ -36,17 +36,18 @@ func tail(ctx context.Context, o options, environ []string, stdout, stderr io.Wr
 	if err != nil {
 		return usageError{err}
 	}
-	settings, err := natsOptions(c.Cluster, sink, c.Sinks[sink].NATS)
-	if err != nil {
-		return err
+	_, settings := c.Sinks[sink].Kind()
+	readable, is := settings.(sinks.Readable)
+	if !is {
+		return usageError{fmt.Errorf("bridge tail: what goes to sink %s cannot be read there", sink)}
 	}
 	printEvent, begin := printLine(stdout), func() { fmt.Fprintf(stdout, lineFormat, "TIME", "TYPE", "CRD", "OBJECT", "VERSION", "ROUTE") }
 	if o.tail.output == "json" {
 		printEvent, begin = json.NewEncoder(stdout).Encode, func() {}
 	}
 	begin()
-	return nats.Follow(ctx, settings, nats.Followed{
-		Subject: o.tail.pattern(c, settings.Subject), FromStart: o.tail.fromStart,
+	return readable.Follow(ctx, environment(c, sink), sinks.Followed{
+		Subject: o.tail.subject, Fields: o.tail.fields(c), FromStart: o.tail.fromStart,
 		Problem: func(words string) {
 			if words != "" {
 				words += "; retrying"
@@ -76,36 +77,24 @@ func (t *tailOptions) choose(c *config.Config, path string) (string, error) {
 		return "", fmt.Errorf("bridge tail: --sink %q: %s has the sinks %s", t.sink, path, strings.Join(names, ", "))
 	}
 	if t.kind != "" && !slices.ContainsFunc(events.Types(), func(known events.Type) bool { return string(known) == t.kind }) {
-		return "", fmt.Errorf("bridge tail: --type %q: there are %s", t.kind, joinTypes())
+		return "", fmt.Errorf("bridge tail: --type %q: there are %s", t.kind, strings.Join(events.Type("").Words(), ", "))
 	}
 	if t.crd != "" && !strings.Contains(t.crd, ".") {
 		return "", errors.New("bridge tail: --crd " + t.crd + ": a CRD's name is <plural>.<group>")
 	}
-	if t.fromStart && c.Sinks[t.sink].NATS.JetStream == nil {
+	if _, of := c.Sinks[t.sink].Kind(); t.fromStart && !of.KeepsLedgers() {
 		return "", fmt.Errorf("bridge tail: --from-start: sink %s has no jetstream, and keeps nothing", t.sink)
 	}
 	return t.sink, nil
 }
 
-func joinTypes() string {
-	types := events.Types()
-	names := make([]string, len(types))
-	for i, t := range types {
-		names[i] = string(t)
-	}
-	return strings.Join(names, ", ")
-}
-
-// pattern is the subject that what is shown is on, as far as the sink's
-// template tells; the server leaves the rest out.
-func (t *tailOptions) pattern(c *config.Config, template *events.SubjectTemplate) string {
-	if t.subject != "" {
-		return t.subject
-	}
+// fields are what is shown, as far as an address can tell; the server leaves
+// the rest out.
+func (t *tailOptions) fields(c *config.Config) events.Fields {
 	plural, group, _ := strings.Cut(t.crd, ".")
-	return template.Pattern(events.Fields{
+	return events.Fields{
 		Cluster: c.Cluster, Group: group, Resource: plural, Namespace: t.namespace, Name: t.name, Event: t.kind, Route: t.route,
-	})
+	}
 }
 
 // shows tells whether the event is one of those that were asked for.

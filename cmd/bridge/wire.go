@@ -23,11 +23,9 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/crbridge/crbridge/pkg/config"
-	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/lifecycle"
 	"github.com/crbridge/crbridge/pkg/sinks"
-	"github.com/crbridge/crbridge/pkg/sinks/nats"
 	"github.com/crbridge/crbridge/pkg/sources"
 	"github.com/crbridge/crbridge/pkg/status"
 )
@@ -177,41 +175,29 @@ func newManager(c *config.Config, cluster sources.Cluster, log logr.Logger, crds
 func openSinks(ctx context.Context, c *config.Config, metrics *sinks.Metrics, log *slog.Logger) (map[string]sinks.Sink, error) {
 	open := map[string]sinks.Sink{}
 	for name, s := range c.Sinks {
-		sink, err := openNATS(c.Cluster, name, s.NATS, metrics, log) //nolint:contextcheck // a sink lives until it is closed
+		sink, err := openSink(c, name, s, metrics, log)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("sinks.%s: %w", name, err), closeAll(ctx, open))
+			return nil, errors.Join(err, closeAll(ctx, open))
 		}
 		open[name] = sink
 	}
 	return open, nil
 }
 
-func openNATS(cluster, name string, c *config.NATS, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
-	o, err := natsOptions(cluster, name, c)
+func openSink(c *config.Config, name string, s config.Sink, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
+	_, of := s.Kind()
+	env := environment(c, name)
+	env.Metrics, env.Logger = metrics, log
+	sink, err := of.Open(env)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sinks.%s: %w", name, err)
 	}
-	o.Logger, o.Metrics = log, metrics
-	return nats.Open(o)
+	return sink, nil
 }
 
-// natsOptions are the options of a sink, without a log and metrics.
-func natsOptions(cluster, name string, c *config.NATS) (nats.Options, error) {
-	subject, err := events.ParseSubject(c.Subject)
-	if err != nil {
-		return nats.Options{}, fmt.Errorf("nats.subject: %w", err)
-	}
-	o := nats.Options{
-		Name: name, Cluster: cluster, URLs: c.URLs, Subject: subject, Mode: nats.Mode(c.Mode),
-		Auth: nats.Auth(c.Auth), TLS: nats.TLS(c.TLS), InboxPrefix: c.InboxPrefix,
-	}
-	if s := c.JetStream; s != nil {
-		o.JetStream = &nats.JetStreamOptions{
-			Stream: s.Stream, APIPrefix: s.Prefix(), Create: s.Create, Subjects: s.Subjects, Replicas: s.Replicas, Storage: nats.Storage(s.Storage),
-			MaxAge: s.MaxAge, MaxBytes: s.MaxBytes, MaxMsgsPerSubject: s.MaxMsgsPerSubject, DuplicateWindow: s.DuplicateWindow,
-		}
-	}
-	return o, nil
+// environment is that of a sink, without a log and metrics.
+func environment(c *config.Config, sink string) sinks.Environment {
+	return sinks.Environment{Name: sink, Cluster: c.Cluster}
 }
 
 // close lets go of what was opened, whether or not ctx is done.

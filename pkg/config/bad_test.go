@@ -30,14 +30,14 @@ func route(more string) string {
 		indent("  ", more) + goodSinks
 }
 
-// nats is one with more keys in its only sink, from line 6 on.
-func nats(more string) string {
+// natsWith is one with more keys in its only sink, from line 6 on.
+func natsWith(more string) string {
 	return goodCluster + goodRoutes + "sinks:\n main:\n  nats:\n" + indent("   ", more) + "   url: nats://nats:4222\n"
 }
 
 // stream is one with more keys in its only stream, from line 7 on.
 func stream(more string) string {
-	return nats("jetstream:\n" + indent(" ", more) + " stream: K8S")
+	return natsWith("jetstream:\n" + indent(" ", more) + " stream: K8S")
 }
 
 func indent(by, text string) string {

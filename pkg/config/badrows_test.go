@@ -184,17 +184,17 @@ var badRows = []badRow{
 	{
 		reason:  "an unknown kind of sink",
 		content: goodCluster + goodRoutes + "sinks: {main: {kafka: {}}}\n",
-		want: "f:3:15: sinks.main: no kind of sink; write nats, with its url" + "\n" +
+		want: "f:3:15: sinks.main: no kind of sink; write nats, with its keys" + "\n" +
 			"f:3:16: sinks.main.kafka: no such key; keys here: nats",
 	},
 	{
 		reason:  "an unknown key in a sink",
-		content: nats("urls: [nats://other]\n"),
+		content: natsWith("urls: [nats://other]\n"),
 		want:    "f:6:4: sinks.main.nats.urls: no such key; did you mean url?",
 	},
 	{
 		reason:  "an inline secret is not repeated",
-		content: nats("auth: {password: hunter2}\n"),
+		content: natsWith("auth: {password: hunter2}\n"),
 		want:    "f:6:11: sinks.main.nats.auth.password: no such key; did you mean passwordFile?",
 	},
 	{
@@ -329,7 +329,7 @@ var badRows = []badRow{
 	},
 	{
 		reason:  "a mapping for the stream is needed",
-		content: nats("jetstream: true\n"),
+		content: natsWith("jetstream: true\n"),
 		want:    "f:6:15: sinks.main.nats.jetstream: true: not a mapping",
 	},
 	{
@@ -523,18 +523,18 @@ state: {sink: main}
 	},
 	{
 		reason:  "a state sink whose stream is not understood may have one",
-		content: nats("jetstream: true\n") + "state: {sink: main}\n",
+		content: natsWith("jetstream: true\n") + "state: {sink: main}\n",
 		want:    "f:6:15: sinks.main.nats.jetstream: true: not a mapping",
 	},
 	{
 		reason:  "a state sink whose stream is misspelt was to have one",
-		content: nats("jetStream: {stream: K8S}\n") + "state: {sink: main}\n",
+		content: natsWith("jetStream: {stream: K8S}\n") + "state: {sink: main}\n",
 		want:    "f:6:4: sinks.main.nats.jetStream: no such key; did you mean jetstream?",
 	},
 	{
 		reason:  "a state sink of no kind is told of once",
 		content: goodCluster + goodRoutes + "sinks: {main: }\nstate: {sink: main}\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its url",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
 	},
 	{
 		reason:  "one sink keeps the state, not several",
@@ -561,12 +561,12 @@ state: {sink: main}
 	{
 		reason:  "a sink of no kind",
 		content: goodCluster + goodRoutes + "sinks: {main: }\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its url",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
 	},
 	{
 		reason:  "a kind that is null is no kind",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: }}\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its url",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
 	},
 	{
 		reason:  "a sink that is not understood is there nevertheless",
@@ -620,67 +620,67 @@ state: {sink: main}
 	},
 	{
 		reason:  "a subject with a field that does not exist",
-		content: nats("subject: k8s.{name}.{uid}\n"),
+		content: natsWith("subject: k8s.{name}.{uid}\n"),
 		want:    `f:6:13: sinks.main.nats.subject: "k8s.{name}.{uid}": there is no field "{uid}"; fields are {cluster} {group} {version} {kind} {resource} {namespace} {name} {event} {route}`,
 	},
 	{
 		reason:  "a subject with a wildcard",
-		content: nats("subject: k8s.>\n"),
+		content: natsWith("subject: k8s.>\n"),
 		want:    `f:6:13: sinks.main.nats.subject: "k8s.>": ">": a subject to publish to has no wildcards`,
 	},
 	{
 		reason:  "an empty subject",
-		content: nats("subject: \"\"\n"),
+		content: natsWith("subject: \"\"\n"),
 		want:    `f:6:13: sinks.main.nats.subject: "": a token between two dots, before the first or after the last is empty`,
 	},
 	{
 		reason:  "an unknown mode",
-		content: nats("mode: batch\n"),
+		content: natsWith("mode: batch\n"),
 		want:    `f:6:10: sinks.main.nats.mode: "batch": write binary or structured`,
 	},
 	{
 		reason:  "two kinds of credentials",
-		content: nats("auth: {credentialsFile: /c, tokenFile: /t}\n"),
+		content: natsWith("auth: {credentialsFile: /c, tokenFile: /t}\n"),
 		want:    "f:6:10: sinks.main.nats.auth: credentialsFile, tokenFile: more than one kind of credentials; keep one",
 	},
 	{
 		reason:  "a user without a password",
-		content: nats("auth: {userFile: /u}\n"),
+		content: natsWith("auth: {userFile: /u}\n"),
 		want:    "f:6:10: sinks.main.nats.auth.passwordFile: missing; it goes with userFile",
 	},
 	{
 		reason:  "the credentials themselves in place of their file",
-		content: nats("auth:\n credentialsFile: |\n  -----BEGIN NATS USER JWT-----\n  hunter2\n"),
+		content: natsWith("auth:\n credentialsFile: |\n  -----BEGIN NATS USER JWT-----\n  hunter2\n"),
 		want:    "f:7:22: sinks.main.nats.auth.credentialsFile: the content of a file; write the file's name",
 	},
 	{
 		reason:  "a certificate without its key",
-		content: nats("tls: {certFile: /c}\n"),
+		content: natsWith("tls: {certFile: /c}\n"),
 		want:    "f:6:9: sinks.main.nats.tls.keyFile: missing; it goes with certFile",
 	},
 	{
 		reason:  "a certificate in place of its file",
-		content: nats("tls: {caFile: \"-----BEGIN CERTIFICATE-----\"}\n"),
+		content: natsWith("tls: {caFile: \"-----BEGIN CERTIFICATE-----\"}\n"),
 		want:    "f:6:18: sinks.main.nats.tls.caFile: the content of a file; write the file's name",
 	},
 	{
 		reason:  "a server name that can be none",
-		content: nats("tls: {serverName: \"nats://nats\"}\n"),
+		content: natsWith("tls: {serverName: \"nats://nats\"}\n"),
 		want:    `f:6:22: sinks.main.nats.tls.serverName: "nats://nats": not a host name or an IP address`,
 	},
 	{
 		reason:  "a stream without a name",
-		content: nats("jetstream: {}\n"),
+		content: natsWith("jetstream: {}\n"),
 		want:    "f:6:15: sinks.main.nats.jetstream.stream: missing; name the stream",
 	},
 	{
 		reason:  "a stream's name with a dot",
-		content: nats("jetstream: {stream: k8s.events}\n"),
+		content: natsWith("jetstream: {stream: k8s.events}\n"),
 		want:    `f:6:24: sinks.main.nats.jetstream.stream: "k8s.events": not the name of a stream; write at most 255 bytes without white space, control characters and any of . * > / \`,
 	},
 	{
 		reason:  "a stream's name with white space",
-		content: nats("jetstream: {stream: my events}\n"),
+		content: natsWith("jetstream: {stream: my events}\n"),
 		want:    `f:6:24: sinks.main.nats.jetstream.stream: "my events": not the name of a stream; write at most 255 bytes without white space, control characters and any of . * > / \`,
 	},
 	{
@@ -690,17 +690,17 @@ state: {sink: main}
 	},
 	{
 		reason:  "two ways to say where JetStream is",
-		content: nats("jetstream: {stream: K8S, domain: hub, apiPrefix: hub.api}\n"),
+		content: natsWith("jetstream: {stream: K8S, domain: hub, apiPrefix: hub.api}\n"),
 		want:    `f:6:37: sinks.main.nats.jetstream.domain: "hub": apiPrefix says where JetStream is too; leave out one of the two`,
 	},
 	{
 		reason:  "an inbox with a wildcard",
-		content: nats("inboxPrefix: _INBOX.>\n"),
+		content: natsWith("inboxPrefix: _INBOX.>\n"),
 		want:    `f:6:17: sinks.main.nats.inboxPrefix: "_INBOX.>": not the beginning of a subject; write tokens joined by dots, without wildcards and without a dot at the end`,
 	},
 	{
 		reason:  "a prefix that ends in a dot",
-		content: nats("jetstream: {stream: K8S, apiPrefix: $JS.API.}\n"),
+		content: natsWith("jetstream: {stream: K8S, apiPrefix: $JS.API.}\n"),
 		want:    `f:6:40: sinks.main.nats.jetstream.apiPrefix: "$JS.API.": not the beginning of a subject; write tokens joined by dots, without wildcards and without a dot at the end`,
 	},
 	{

@@ -1,10 +1,14 @@
 package config
 
 import (
+	"iter"
+	"reflect"
 	"slices"
-	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/sinks"
+	"github.com/crbridge/crbridge/pkg/sinks/nats"
 )
 
 // Config is a loaded configuration. It is complete (what the user left out has
@@ -50,6 +54,9 @@ const (
 	LogError LogLevel = "error"
 )
 
+// Words implements settings.Worded.
+func (LogLevel) Words() []string { return settings.Words(LogDebug, LogInfo, LogWarn, LogError) }
+
 // LogFormat is how a line of the log is written.
 type LogFormat string
 
@@ -58,6 +65,9 @@ const (
 	LogText LogFormat = "text"
 	LogJSON LogFormat = "json"
 )
+
+// Words implements settings.Worded.
+func (LogFormat) Words() []string { return settings.Words(LogText, LogJSON) }
 
 // Health is where /healthz and /readyz are answered, to anyone.
 type Health struct {
@@ -82,6 +92,9 @@ type ServerAuth string
 
 // AuthNone lets everyone read who reaches the address.
 const AuthNone ServerAuth = "none"
+
+// Words implements settings.Worded.
+func (ServerAuth) Words() []string { return settings.Words(AuthNone) }
 
 // LeaderElection is about the Lease that the delivering replica holds.
 type LeaderElection struct {
@@ -183,6 +196,9 @@ const (
 	ContentChange   Content = "change"
 )
 
+// Words implements settings.Worded.
+func (Content) Words() []string { return settings.Words(ContentObject, ContentMetadata, ContentChange) }
+
 // Selects tells whether the objects of the CRD with this name take the route.
 func (r *Route) Selects(crdName string) bool {
 	matches := func(p CRDPattern) bool { return p.Matches(crdName) }
@@ -192,132 +208,30 @@ func (r *Route) Selects(crdName string) bool {
 // Admits tells whether events of this type are sent.
 func (r *Route) Admits(t events.Type) bool { return slices.Contains(r.Events, t) }
 
-// Sink is a place that events are delivered to. It is of exactly one kind.
+// Sink is a place that events are delivered to. It is of exactly one kind:
+// that whose key is there.
 type Sink struct {
 	// A NATS server or cluster, with JetStream or without.
-	NATS *NATS `koanf:"nats" rule:"required"`
+	NATS *nats.Settings `koanf:"nats" rule:"choice"`
 }
 
-// NATS is a sink that publishes to NATS.
-type NATS struct {
-	// The servers to try: one, or a list of servers of one cluster, all of them
-	// WebSocket or none. Never with a user, password or token.
-	URLs URLs `koanf:"url" rule:"required,url"`
-	// The template of an event's subject. Its fields are
-	// `{cluster} {group} {version} {kind} {resource} {namespace} {name} {event} {route}`;
-	// the value of each becomes exactly one token.
-	Subject string `koanf:"subject" rule:"template"`
-	// How an event becomes a message: `binary` makes its attributes headers and
-	// its data the payload, `structured` the whole event one JSON payload.
-	Mode Mode `koanf:"mode"`
-	// How the bridge says who it is, in one way at most. The files are read for
-	// each connection. Default: it does not.
-	Auth NATSAuth `koanf:"auth"`
-	// How server and bridge recognise each other. The files are read for each
-	// connection; any key means that it must be TLS. Default: as the URL's
-	// scheme and the server want it.
-	TLS NATSTLS `koanf:"tls"`
-	// What the subjects begin with on which the server's answers come, for an
-	// account whose users may hear no one else's.
-	InboxPrefix string `koanf:"inboxPrefix" rule:"prefix"`
-	// The stream that stores the events. Default: none, which is core NATS: an
-	// event is delivered at most once.
-	JetStream *JetStream `koanf:"jetstream"`
-}
-
-// URLs are written as one string or as a list.
-type URLs []string
-
-// Mode is a content mode of the CloudEvents NATS protocol binding.
-type Mode string
-
-// The content modes.
-const (
-	ModeBinary     Mode = "binary"     // attributes are headers, the payload is the data
-	ModeStructured Mode = "structured" // the payload is the whole event as JSON
-)
-
-// NATSAuth names files, of one kind: credentials, nkey, user with password, or
-// token. They are read for each connection, not at load, and may be there
-// later than the configuration.
-type NATSAuth struct {
-	// Holds a user JWT and its seed, as `nsc` writes them.
-	CredentialsFile string `koanf:"credentialsFile" rule:"file"`
-	// Holds the seed of an nkey.
-	NKeyFile string `koanf:"nkeyFile" rule:"file"`
-	// Holds a user's name; goes with `passwordFile`.
-	UserFile string `koanf:"userFile" rule:"file"`
-	// Holds the user's password; goes with `userFile`.
-	PasswordFile string `koanf:"passwordFile" rule:"file"`
-	// Holds a token.
-	TokenFile string `koanf:"tokenFile" rule:"file"`
-}
-
-// NATSTLS names PEM files, read for each connection.
-type NATSTLS struct {
-	// Holds the authorities that the server's certificate has to be from.
-	// Default: the system's.
-	CAFile string `koanf:"caFile" rule:"file"`
-	// Holds the bridge's certificate; goes with `keyFile`.
-	CertFile string `koanf:"certFile" rule:"file"`
-	// Holds the key of the bridge's certificate; goes with `certFile`.
-	KeyFile string `koanf:"keyFile" rule:"file"`
-	// What the server's certificate has to be for. Default: the host of the
-	// URL.
-	ServerName string `koanf:"serverName" rule:"host,empty"`
-}
-
-// JetStream is a stream. All but Stream, Domain, APIPrefix and Create describes a stream that the
-// bridge creates; one that exists is checked, and never changed.
-type JetStream struct {
-	// The stream's name: no white space and none of `. * > / \`, and at most
-	// 255 bytes.
-	Stream string `koanf:"stream" rule:"required,stream"`
-	// The JetStream domain that the stream is in. Default: that of the server.
-	Domain string `koanf:"domain" rule:"token"`
-	// What the subjects of JetStream's requests begin with, where another
-	// account lends its JetStream. Default: `$JS.API`, or `$JS.<domain>.API`.
-	APIPrefix string `koanf:"apiPrefix" rule:"prefix"`
-	// Create the stream if it is missing. The keys below are for that; a stream
-	// that exists is checked, and never changed.
-	Create bool `koanf:"create"`
-	// What the stream takes, with NATS wildcards. Default: the sink's `subject`
-	// with `*` for each token that has a field, and `crbridge.<stream>.>` for
-	// the bridge's control messages.
-	Subjects []string `koanf:"subjects" rule:"unique,subject"`
-	// Copies in the NATS cluster.
-	Replicas int `koanf:"replicas" rule:"replicas"`
-	// Where the stream keeps its messages.
-	Storage Storage `koanf:"storage"`
-	// For how long a message is kept, which has to be longer than the bridge
-	// may ever be down; at least 100ms, or `0s` for ever.
-	MaxAge time.Duration `koanf:"maxAge"`
-	// How large the stream may get, in bytes; 0 is without limit.
-	MaxBytes int64 `koanf:"maxBytes" rule:"limit"`
-	// How many messages of one subject are kept; 0 is without limit. With one,
-	// give each object of each route a subject of its own: otherwise an event
-	// can take the place of another that the ledger needs, and a start after a
-	// crash says that it may be incomplete.
-	MaxMsgsPerSubject int64 `koanf:"maxMsgsPerSubject" rule:"limit"`
-	// For how long the stream knows the ids of its events; at least 100ms, and
-	// at most `maxAge`.
-	DuplicateWindow time.Duration `koanf:"duplicateWindow"`
-}
-
-// Prefix is what the subjects of JetStream's requests begin with; empty means
-// that it is not said.
-func (j *JetStream) Prefix() string {
-	if j.Domain != "" {
-		return "$JS." + j.Domain + ".API"
+// Kind is the name of the sink's kind and its settings.
+func (s Sink) Kind() (name string, of sinks.Settings) {
+	for name, of := range s.kinds() {
+		return name, of
 	}
-	return j.APIPrefix
+	return "", nil
 }
 
-// Storage is where a stream keeps its messages.
-type Storage string
-
-// The kinds of storage.
-const (
-	StorageFile   Storage = "file"
-	StorageMemory Storage = "memory"
-)
+// kinds yields all that there are: more than one, or none, is no sink.
+func (s Sink) kinds() iter.Seq2[string, sinks.Settings] {
+	return func(yield func(string, sinks.Settings) bool) {
+		v := reflect.ValueOf(s)
+		for i, f := range fieldsOf(v.Type()) {
+			of, is := reflect.TypeAssert[sinks.Settings](v.Field(i))
+			if is && !v.Field(i).IsNil() && !yield(f.name, of) {
+				return
+			}
+		}
+	}
+}

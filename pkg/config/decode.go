@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // decoder turns a YAML document into the map that koanf merges. It holds each
@@ -24,14 +26,14 @@ func (d decoder) document(root *yaml.Node) map[string]any {
 
 // value decodes a node for the type. Where it is not ok it has reported why,
 // and v is an empty value that stands in for the one that was not understood.
-func (d decoder) value(n *yaml.Node, t reflect.Type, p path) (v any, ok bool) {
+func (d decoder) value(n *yaml.Node, t reflect.Type, p settings.Path) (v any, ok bool) {
 	d.report.values[p] = originOf(n)
 	switch {
 	case n.Kind == yaml.AliasNode:
 		return d.refuse(n, t, p, "*"+n.Value+": aliases are not supported; write the value out")
 	case !coreTag(n):
 		return d.refuse(n, t, p, n.Tag+": tags are not supported; leave it out")
-	case t == urlsType && n.Kind == yaml.ScalarNode && !isNull(n):
+	case t == listType && n.Kind == yaml.ScalarNode && !isNull(n):
 		s, ok := d.scalar(n, t.Elem(), p)
 		return []any{s}, ok
 	}
@@ -48,7 +50,7 @@ func (d decoder) value(n *yaml.Node, t reflect.Type, p path) (v any, ok bool) {
 }
 
 // structure decodes a mapping whose keys are known.
-func (d decoder) structure(n *yaml.Node, t reflect.Type, p path) (any, bool) {
+func (d decoder) structure(n *yaml.Node, t reflect.Type, p settings.Path) (any, bool) {
 	if n.Kind != yaml.MappingNode {
 		return d.wrongKind(n, t, p)
 	}
@@ -60,13 +62,13 @@ func (d decoder) structure(n *yaml.Node, t reflect.Type, p path) (any, bool) {
 	}
 	m := map[string]any{}
 	for name, value := range d.entries(n, p) {
-		at := p.key(name)
+		at := p.Key(name)
 		typ, known := types[name]
 		if !known {
 			meant := Nearest(name, names)
 			d.report.key(at, "no such key; %s", didYouMean(meant, "keys here", names))
 			if meant != "" {
-				d.report.fault(p.key(meant)) // not to be called missing as well
+				d.report.fault(p.Key(meant)) // not to be called missing as well
 			}
 			continue
 		}
@@ -83,13 +85,13 @@ func (d decoder) structure(n *yaml.Node, t reflect.Type, p path) (any, bool) {
 
 // mapping decodes a mapping whose keys are the user's. An entry that cannot be
 // understood stays as an empty one: its name exists and may be referred to.
-func (d decoder) mapping(n *yaml.Node, t reflect.Type, p path) (any, bool) {
+func (d decoder) mapping(n *yaml.Node, t reflect.Type, p settings.Path) (any, bool) {
 	if n.Kind != yaml.MappingNode {
 		return d.wrongKind(n, t, p)
 	}
 	m := map[string]any{}
 	for name, value := range d.entries(n, p) {
-		at := p.key(name)
+		at := p.Key(name)
 		if isNull(value) {
 			d.report.values[at] = originOf(value)
 			m[name] = map[string]any{}
@@ -101,14 +103,14 @@ func (d decoder) mapping(n *yaml.Node, t reflect.Type, p path) (any, bool) {
 }
 
 // entries yields the entries of a mapping whose keys are sound.
-func (d decoder) entries(n *yaml.Node, p path) func(yield func(string, *yaml.Node) bool) {
+func (d decoder) entries(n *yaml.Node, p settings.Path) func(yield func(string, *yaml.Node) bool) {
 	return func(yield func(string, *yaml.Node) bool) {
 		first := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i], n.Content[i+1]
 			switch {
 			case key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge":
-				d.report.at(originOf(key), "%s: merge keys are not supported; write the values out", p.key(key.Value))
+				d.report.at(originOf(key), "%s: merge keys are not supported; write the values out", p.Key(key.Value))
 				d.report.fault(p)
 				continue
 			case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str":
@@ -116,11 +118,11 @@ func (d decoder) entries(n *yaml.Node, p path) func(yield func(string, *yaml.Nod
 				continue
 			}
 			if line, ok := first[key.Value]; ok {
-				d.report.at(originOf(key), "%s: the key is given twice, first on line %d", p.key(key.Value), line)
+				d.report.at(originOf(key), "%s: the key is given twice, first on line %d", p.Key(key.Value), line)
 				continue
 			}
 			first[key.Value] = key.Line
-			d.report.keys[p.key(key.Value)] = originOf(key)
+			d.report.keys[p.Key(key.Value)] = originOf(key)
 			if !yield(key.Value, value) {
 				return
 			}
@@ -130,18 +132,18 @@ func (d decoder) entries(n *yaml.Node, p path) func(yield func(string, *yaml.Nod
 
 // list decodes a list. An element that cannot be understood stays as an empty
 // one, so that the others keep their index.
-func (d decoder) list(n *yaml.Node, t reflect.Type, p path) (any, bool) {
+func (d decoder) list(n *yaml.Node, t reflect.Type, p settings.Path) (any, bool) {
 	if n.Kind != yaml.SequenceNode {
 		return d.wrongKind(n, t, p)
 	}
 	list := make([]any, len(n.Content))
 	for i, element := range n.Content {
-		list[i], _ = d.value(element, t.Elem(), p.index(i))
+		list[i], _ = d.value(element, t.Elem(), p.Index(i))
 	}
 	return list, true
 }
 
-func (d decoder) scalar(n *yaml.Node, t reflect.Type, p path) (any, bool) {
+func (d decoder) scalar(n *yaml.Node, t reflect.Type, p settings.Path) (any, bool) {
 	if n.Kind != yaml.ScalarNode || isNull(n) {
 		return d.wrongKind(n, t, p)
 	}
@@ -153,17 +155,17 @@ func (d decoder) scalar(n *yaml.Node, t reflect.Type, p path) (any, bool) {
 		return d.refuse(n, t, p, err.Error())
 	}
 	if t != durationType && t.Kind() != reflect.String && n.ShortTag() == "!!str" {
-		return d.refuse(n, t, p, quote(n.Value)+": not "+want(t)+"; write it without quotes")
+		return d.refuse(n, t, p, settings.Quote(n.Value)+": not "+want(t)+"; write it without quotes")
 	}
 	return v, true
 }
 
-func (d decoder) wrongKind(n *yaml.Node, t reflect.Type, p path) (any, bool) {
+func (d decoder) wrongKind(n *yaml.Node, t reflect.Type, p settings.Path) (any, bool) {
 	return d.refuse(n, t, p, describe(n)+": not "+want(t))
 }
 
 // refuse reports the node, and gives an empty value of the type.
-func (d decoder) refuse(n *yaml.Node, t reflect.Type, p path, message string) (any, bool) {
+func (d decoder) refuse(n *yaml.Node, t reflect.Type, p settings.Path, message string) (any, bool) {
 	d.report.at(originOf(n), "%s", in(p, message))
 	d.report.fault(p)
 	switch t.Kind() {
@@ -177,7 +179,7 @@ func (d decoder) refuse(n *yaml.Node, t reflect.Type, p path, message string) (a
 }
 
 // in puts the path, if there is one, before a message.
-func in(p path, message string) string {
+func in(p settings.Path, message string) string {
 	if p == "" {
 		return message
 	}
@@ -218,7 +220,7 @@ func describe(n *yaml.Node) string {
 	case "!!null":
 		return "null"
 	case "!!str":
-		return quote(n.Value)
+		return settings.Quote(n.Value)
 	}
 	return n.Value
 }

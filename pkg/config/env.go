@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // envPrefix is what the variables begin with. One underscore would take in the
@@ -15,7 +17,7 @@ const envPrefix = "BRIDGE__"
 // setting is a key that a variable can name.
 type setting struct {
 	keys []string
-	at   path
+	at   settings.Path
 	typ  reflect.Type
 }
 
@@ -25,7 +27,7 @@ func (s setting) settable() bool {
 	case reflect.Struct, reflect.Map:
 		return false
 	case reflect.Slice:
-		return s.typ == urlsType
+		return s.typ == listType
 	default:
 		return true
 	}
@@ -74,7 +76,7 @@ func environment(environ []string, file map[string]any, r *report) map[string]an
 // something in it that no name should have.
 func onOneLine(variable string) string {
 	if strings.ContainsFunc(variable, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) }) {
-		return quote(variable)
+		return settings.Quote(variable)
 	}
 	return variable
 }
@@ -96,14 +98,14 @@ func collect(settings map[string]setting, prefix string, s setting, file any) {
 	}
 	for _, f := range below {
 		name := prefix + strings.ToUpper(strings.ReplaceAll(f.name, "-", "_"))
-		next := setting{keys: append(slices.Clone(s.keys), f.name), at: s.at.key(f.name), typ: f.typ}
+		next := setting{keys: append(slices.Clone(s.keys), f.name), at: s.at.Key(f.name), typ: f.typ}
 		settings[name] = next
 		collect(settings, name+"__", next, content[f.name])
 	}
 }
 
 func parseValue(t reflect.Type, text string) (any, error) {
-	if t == urlsType {
+	if t == listType {
 		return []any{text}, nil
 	}
 	return parseScalar(t, text)

@@ -18,7 +18,7 @@ const (
 // up to date.
 func TestGenerated(t *testing.T) {
 	const remedy = "run make generate (-there +made):\n"
-	comments, err := keydoc.Comments(".", koanfTag)
+	comments, err := keydoc.Comments(koanfTag, keydoc.Sources()...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 //go:generate go run ./internal/generate comments
@@ -31,7 +33,8 @@ func Schema() ([]byte, error) {
 		return nil, fmt.Errorf("descriptions.json: %w; run make generate", err)
 	}
 	w := schemaWriter{comments: comments}
-	root, err := w.value(reflect.ValueOf(Default()), rule{required: true})
+	defaults, _ := defaultOf(reflect.TypeFor[Config]())
+	root, err := w.value(defaults, settings.Rule{Required: true})
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +73,7 @@ type schema struct {
 	MinProperties        int      `json:"minProperties,omitempty"`
 	PropertyNames        *schema  `json:"propertyNames,omitempty"`
 	Required             []string `json:"required,omitempty"`
+	OneOf                []*one   `json:"oneOf,omitempty"`
 	Properties           keys     `json:"properties,omitempty"`
 	AdditionalProperties any      `json:"additionalProperties,omitempty"` // false, or *schema
 }
@@ -88,6 +92,16 @@ func (t types) MarshalJSON() ([]byte, error) {
 // never is a beginning that no value has.
 type never struct {
 	Pattern string `json:"pattern"`
+}
+
+// one is a choice: the one key that is there, and is not null.
+type one struct {
+	Required   []string         `json:"required"`
+	Properties map[string]typed `json:"properties"`
+}
+
+type typed struct {
+	Type types `json:"type"`
 }
 
 // keys are those of a mapping, in order.
@@ -127,14 +141,15 @@ func encodeJSON(v any) ([]byte, error) {
 // schemaWriter makes schemas of Go values that hold the defaults.
 type schemaWriter struct {
 	comments map[string]string
+	forms    map[string]settings.Form // those of the struct that is being written
 }
 
 // value is the schema of values of v's type.
-func (w schemaWriter) value(v reflect.Value, r rule) (*schema, error) {
+func (w schemaWriter) value(v reflect.Value, r settings.Rule) (*schema, error) {
 	switch v.Type() {
 	case durationType:
-		return durationForm.schema("string", r.empty), nil
-	case urlsType:
+		return formed(settings.DurationForm, "string", r.Empty), nil
+	case listType:
 		s, err := w.list(v, r)
 		if err != nil {
 			return nil, err
@@ -153,13 +168,15 @@ func (w schemaWriter) value(v reflect.Value, r rule) (*schema, error) {
 	case reflect.Slice:
 		return w.list(v, r)
 	case reflect.Bool:
-		return forms[r.form].schema("boolean", false), nil
+		return formed(w.forms[r.Form], "boolean", false), nil
 	case reflect.Int, reflect.Int64:
-		return forms[r.form].schema("integer", false), nil
+		return formed(w.forms[r.Form], "integer", false), nil
 	case reflect.String:
-		s := forms[r.form].schema("string", r.empty)
-		for _, word := range wordsOf(v.Type()) {
-			s.Enum = append(s.Enum, word)
+		s := formed(w.forms[r.Form], "string", r.Empty)
+		if worded, is := reflect.TypeAssert[settings.Worded](v); is {
+			for _, word := range worded.Words() {
+				s.Enum = append(s.Enum, word)
+			}
 		}
 		return s, nil
 	}
@@ -168,9 +185,10 @@ func (w schemaWriter) value(v reflect.Value, r rule) (*schema, error) {
 
 func (w schemaWriter) structure(v reflect.Value) (*schema, error) {
 	s := &schema{Type: types{"object"}, AdditionalProperties: false}
+	w.forms = settings.FormsOf(v.Type())
 	for i, f := range fieldsOf(v.Type()) {
 		goField := v.Type().Field(i)
-		r, err := parseRule(goField.Tag.Get(ruleTag))
+		r, err := settings.ParseRule(goField.Tag.Get(settings.RuleTag), w.forms)
 		if err != nil {
 			return nil, fmt.Errorf("%s.%s: %w", v.Type().Name(), goField.Name, err)
 		}
@@ -178,11 +196,14 @@ func (w schemaWriter) structure(v reflect.Value) (*schema, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s.%s: %w", v.Type().Name(), goField.Name, err)
 		}
-		id := v.Type().Name() + "." + goField.Name
+		id := settings.ID(v.Type(), goField.Name)
 		if key.Description = w.comments[id]; key.Description == "" {
 			return nil, fmt.Errorf("descriptions.json has none for %s; write a comment above it and run make generate", id)
 		}
-		if r.required {
+		if r.Choice {
+			s.OneOf = append(s.OneOf, &one{Required: []string{f.name}, Properties: map[string]typed{f.name: {key.Type}}})
+		}
+		if r.Required {
 			s.Required = append(s.Required, f.name)
 		} else {
 			key.Default = written(v.Field(i))
@@ -193,27 +214,27 @@ func (w schemaWriter) structure(v reflect.Value) (*schema, error) {
 	return s, nil
 }
 
-func (w schemaWriter) mapping(v reflect.Value, r rule) (*schema, error) {
+func (w schemaWriter) mapping(v reflect.Value, r settings.Rule) (*schema, error) {
 	element, _ := defaultOf(v.Type().Elem())
-	of, err := w.value(element, rule{required: true})
+	of, err := w.value(element, settings.Rule{Required: true})
 	if err != nil {
 		return nil, err
 	}
-	s := &schema{Type: types{"object"}, PropertyNames: forms[r.form].schema("string", false), AdditionalProperties: of}
-	if r.required {
+	s := &schema{Type: types{"object"}, PropertyNames: formed(w.forms[r.Form], "string", false), AdditionalProperties: of}
+	if r.Required {
 		s.MinProperties = 1
 	}
 	return s, nil
 }
 
-func (w schemaWriter) list(v reflect.Value, r rule) (*schema, error) {
+func (w schemaWriter) list(v reflect.Value, r settings.Rule) (*schema, error) {
 	element, _ := defaultOf(v.Type().Elem())
-	of, err := w.value(element, rule{form: r.form, required: true})
+	of, err := w.value(element, settings.Rule{Form: r.Form, Required: true})
 	if err != nil {
 		return nil, err
 	}
-	s := &schema{Type: types{"array"}, Items: of, UniqueItems: r.unique}
-	if r.required || r.nonempty {
+	s := &schema{Type: types{"array"}, Items: of, UniqueItems: r.Unique}
+	if r.Required || r.Nonempty {
 		s.MinItems = 1
 	}
 	return s, nil
@@ -227,22 +248,22 @@ func (s *schema) orNull() {
 	}
 }
 
-// schema is that of values of this form.
-func (f form) schema(typ string, empty bool) *schema {
-	s := &schema{Title: f.title, Type: types{typ}, MaxLength: f.longest}
+// formed is the schema of values of a form.
+func formed(f settings.Form, typ string, empty bool) *schema {
+	s := &schema{Title: f.Title, Type: types{typ}, MaxLength: f.Longest}
 	switch {
-	case f.pattern != "" && empty:
-		s.Pattern = "^(" + f.pattern + ")?$"
-	case f.pattern != "":
-		s.Pattern = "^(" + f.pattern + ")$"
+	case f.Pattern != "" && empty:
+		s.Pattern = "^(" + f.Pattern + ")?$"
+	case f.Pattern != "":
+		s.Pattern = "^(" + f.Pattern + ")$"
 	}
-	if f.never != "" {
-		s.Not = &never{Pattern: "^" + f.never}
+	if f.Never != "" {
+		s.Not = &never{Pattern: "^" + f.Never}
 	}
 	if typ == "integer" {
-		s.Minimum = &f.min
-		if f.max > 0 {
-			s.Maximum = &f.max
+		s.Minimum = &f.Min
+		if f.Max > 0 {
+			s.Maximum = &f.Max
 		}
 	}
 	return s
@@ -259,7 +280,7 @@ func written(v reflect.Value) any {
 		}
 	}
 	if d, is := reflect.TypeAssert[time.Duration](v); is {
-		return short(d)
+		return settings.ShortDuration(d)
 	}
 	return v.Interface()
 }

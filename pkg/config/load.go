@@ -10,7 +10,7 @@ import (
 	"github.com/knadh/koanf/v2"
 )
 
-// Load reads the configuration in the file at path, with the variables of
+// Load reads the configuration in the file at settings.Path, with the variables of
 // environ, which has the form of os.Environ, over it.
 //
 // Where the content is bad the error is an [*Error] with all its problems.

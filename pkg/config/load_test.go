@@ -17,6 +17,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/sinks/nats"
 )
 
 // loaded is what the content gives, which has to be good.
@@ -40,13 +42,19 @@ func allEvents() []events.Type {
 
 // goodConfig is the constant good, loaded.
 func goodConfig() *Config {
-	c := Default()
+	c := defaults[Config]()
 	c.Cluster = "demo"
 	c.Routes = []Route{{Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, Events: allEvents(), Payload: Payload{Content: ContentObject}, Sinks: []string{"main"}}}
-	nats := DefaultNATS()
-	nats.URLs = URLs{"nats://nats:4222"}
-	c.Sinks = map[string]Sink{"main": {NATS: &nats}}
+	main := defaults[nats.Settings]()
+	main.URLs = settings.OneOrMore{"nats://nats:4222"}
+	c.Sinks = map[string]Sink{"main": {NATS: &main}}
 	return &c
+}
+
+// defaults is what holds for a T of which nothing is said.
+func defaults[T any]() T {
+	v, _ := defaultOf(reflect.TypeFor[T]())
+	return v.Interface().(T)
 }
 
 func TestLoad(t *testing.T) {
@@ -119,34 +127,34 @@ func TestLoad(t *testing.T) {
 				c.Routes[0].Events, c.Routes[0].When = []events.Type{events.Updated}, "oldObject != null"
 			}},
 		{"a list of urls", strings.Replace(good, "'nats://nats:4222'", "[nats://a, 'tls://b:4223']", 1), nil,
-			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://a", "tls://b:4223"} }},
+			func(c *Config) { c.Sinks["main"].NATS.URLs = settings.OneOrMore{"nats://a", "tls://b:4223"} }},
 		{"WebSockets alone", strings.Replace(good, "nats://nats:4222", "wss://nats/leaf", 1), nil,
-			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"wss://nats/leaf"} }},
-		{"a sink's optional keys", nats("subject: e.{route}\nmode: structured\nauth: {userFile: /u, passwordFile: /p}\n" +
+			func(c *Config) { c.Sinks["main"].NATS.URLs = settings.OneOrMore{"wss://nats/leaf"} }},
+		{"a sink's optional keys", natsWith("subject: e.{route}\nmode: structured\nauth: {userFile: /u, passwordFile: /p}\n" +
 			"tls: {caFile: ca, certFile: c, keyFile: k, serverName: nats.example.com}\n"), nil,
 			func(c *Config) {
 				n := c.Sinks["main"].NATS
-				n.Subject, n.Mode = "e.{route}", ModeStructured
-				n.Auth = NATSAuth{UserFile: "/u", PasswordFile: "/p"}
-				n.TLS = NATSTLS{"ca", "c", "k", "nats.example.com"}
+				n.Subject, n.Mode = "e.{route}", nats.Structured
+				n.Auth = nats.Auth{UserFile: "/u", PasswordFile: "/p"}
+				n.TLS = settings.TLS{CAFile: "ca", CertFile: "c", KeyFile: "k", ServerName: "nats.example.com"}
 			}},
 		{"a stream has its own defaults", stream(""), nil,
 			func(c *Config) {
-				j := DefaultJetStream()
+				j := defaults[nats.JetStream]()
 				j.Stream = "K8S"
 				c.Sinks["main"].NATS.JetStream = &j
 			}},
 		{"a stream's optional keys, and zeros that are no defaults",
 			stream("create: false\nsubjects: [k8s.>]\nreplicas: 3\nstorage: memory\nmaxAge: 0s\nmaxBytes: 1073741824\nmaxMsgsPerSubject: 5\nduplicateWindow: 1h30m\n"), nil,
 			func(c *Config) {
-				c.Sinks["main"].NATS.JetStream = &JetStream{
-					Stream: "K8S", Subjects: []string{"k8s.>"}, Replicas: 3, Storage: StorageMemory,
+				c.Sinks["main"].NATS.JetStream = &nats.JetStream{
+					Stream: "K8S", Subjects: []string{"k8s.>"}, Replicas: 3, Storage: nats.Memory,
 					MaxBytes: 1 << 30, MaxMsgsPerSubject: 5, DuplicateWindow: 90 * time.Minute,
 				}
 			}},
 		{"a stream for the state", stream("") + "state: {sink: main}\n", nil,
 			func(c *Config) {
-				j := DefaultJetStream()
+				j := defaults[nats.JetStream]()
 				j.Stream = "K8S"
 				c.Sinks["main"].NATS.JetStream = &j
 				c.State.Sink = "main"
@@ -154,11 +162,11 @@ func TestLoad(t *testing.T) {
 		{"other credentials may be another account's stream of that name", strings.Replace(good, "sinks: [main]", "sinks: [a, b]", 1)[:len(goodCluster+goodRoutes)-1] +
 			"\nsinks:\n a: {nats: {url: nats://nats, jetstream: {stream: K8S}}}\n b: {nats: {url: nats://nats, auth: {tokenFile: /t}, jetstream: {stream: K8S}}}\n", nil,
 			func(c *Config) {
-				j := DefaultJetStream()
+				j := defaults[nats.JetStream]()
 				j.Stream = "K8S"
-				a, b := DefaultNATS(), DefaultNATS()
-				a.URLs, a.JetStream = URLs{"nats://nats"}, &j
-				b.URLs, b.JetStream, b.Auth.TokenFile = URLs{"nats://nats"}, &j, "/t"
+				a, b := defaults[nats.Settings](), defaults[nats.Settings]()
+				a.URLs, a.JetStream = settings.OneOrMore{"nats://nats"}, &j
+				b.URLs, b.JetStream, b.Auth.TokenFile = settings.OneOrMore{"nats://nats"}, &j, "/t"
 				c.Routes[0].Sinks = []string{"a", "b"}
 				c.Sinks = map[string]Sink{"a": {NATS: &a}, "b": {NATS: &b}}
 			}},
@@ -174,19 +182,19 @@ func TestLoad(t *testing.T) {
 			func(c *Config) { c.LeaderElection.Enabled = true }},
 		{"a stream for the state, from a variable", stream(""), []string{"BRIDGE__STATE__SINK=main"},
 			func(c *Config) {
-				j := DefaultJetStream()
+				j := defaults[nats.JetStream]()
 				j.Stream = "K8S"
 				c.Sinks["main"].NATS.JetStream = &j
 				c.State.Sink = "main"
 			}},
 		{"a url replaces the list", strings.Replace(good, "'nats://nats:4222'", "[nats://a, nats://b]", 1), []string{"BRIDGE__SINKS__MAIN__NATS__URL=nats://c"},
-			func(c *Config) { c.Sinks["main"].NATS.URLs = URLs{"nats://c"} }},
+			func(c *Config) { c.Sinks["main"].NATS.URLs = settings.OneOrMore{"nats://c"} }},
 		{"a sink's name with dashes, which look like levels",
 			strings.ReplaceAll(good, "main", "a--nats"), []string{"BRIDGE__SINKS__A__NATS__NATS__MODE=structured"},
 			func(c *Config) {
 				c.Sinks["a--nats"] = c.Sinks["main"]
 				delete(c.Sinks, "main")
-				c.Sinks["a--nats"].NATS.Mode = ModeStructured
+				c.Sinks["a--nats"].NATS.Mode = nats.Structured
 				c.Routes[0].Sinks = []string{"a--nats"}
 			}},
 		{"a value of each type, in a stream that only the environment has", good, []string{
@@ -197,7 +205,7 @@ func TestLoad(t *testing.T) {
 			"BRIDGE__SINKS__MAIN__NATS__JETSTREAM__MAXAGE=10m",
 		},
 			func(c *Config) {
-				j := DefaultJetStream()
+				j := defaults[nats.JetStream]()
 				j.Stream, j.Create, j.Replicas, j.MaxBytes, j.MaxAge = "E=V", false, 3, 9223372036854775807, 10*time.Minute
 				c.Sinks["main"].NATS.JetStream = &j
 			}},
@@ -250,19 +258,19 @@ func TestExampleHasTheDefaults(t *testing.T) {
 	if warnings := got.Warnings(); len(warnings) > 0 {
 		t.Errorf("warnings: %q", warnings)
 	}
-	want := Default()
-	stream := DefaultJetStream()
-	nats := DefaultNATS()
+	want := defaults[Config]()
+	stream := defaults[nats.JetStream]()
+	main := defaults[nats.Settings]()
 	// What is required and so has no default, and the empty lists.
 	stream.Stream, stream.Subjects = "K8S", []string{}
-	nats.URLs, nats.JetStream = URLs{"nats://nats.nats.svc:4222"}, &stream
+	main.URLs, main.JetStream = settings.OneOrMore{"nats://nats.nats.svc:4222"}, &stream
 	want.Cluster = "demo"
 	want.Routes = []Route{{
 		Name: "orders", CRDs: []CRDPattern{"orders.shop.example.com"}, ExcludeCRDs: []CRDPattern{}, Events: allEvents(), Sinks: []string{"main"},
 		Namespaces: []string{}, Changes: Changes{Ignore: []string{}},
 		Payload: Payload{Content: ContentObject, Drop: []string{}, Keep: []string{}, Redact: []string{}},
 	}}
-	want.Sinks = map[string]Sink{"main": {NATS: &nats}}
+	want.Sinks = map[string]Sink{"main": {NATS: &main}}
 	if diff := cmp.Diff(&want, got); diff != "" {
 		t.Errorf("example (-defaults +example):\n%s", diff)
 	}
@@ -287,9 +295,9 @@ func TestExampleHasEveryKey(t *testing.T) {
 		t.Errorf("with its commented keys:\n%v", err)
 	}
 	keys := 0
-	eachKey(reflect.TypeFor[Config](), "", func(p path) {
+	eachKey(reflect.TypeFor[Config](), "", func(p settings.Path) {
 		keys++
-		if !r.written(p) {
+		if !r.Written(p) {
 			t.Errorf("%s is not in it", p)
 		}
 	})
@@ -300,22 +308,22 @@ func TestExampleHasEveryKey(t *testing.T) {
 
 // eachKey calls f for every key that there can be, in the first element of a
 // list and in the sink main.
-func eachKey(t reflect.Type, p path, f func(path)) {
+func eachKey(t reflect.Type, p settings.Path, f func(settings.Path)) {
 	switch t.Kind() {
 	case reflect.Struct:
 		for _, field := range fieldsOf(t) {
-			f(p.key(field.name))
-			eachKey(field.typ, p.key(field.name), f)
+			f(p.Key(field.name))
+			eachKey(field.typ, p.Key(field.name), f)
 		}
 	case reflect.Map:
-		eachKey(t.Elem(), p.key("main"), f)
+		eachKey(t.Elem(), p.Key("main"), f)
 	case reflect.Slice:
-		eachKey(t.Elem(), p.index(0), f)
+		eachKey(t.Elem(), p.Index(0), f)
 	}
 }
 
 func TestEveryFieldHasItsKey(t *testing.T) {
-	eachKey(reflect.TypeFor[Config](), "", func(p path) {
+	eachKey(reflect.TypeFor[Config](), "", func(p settings.Path) {
 		if strings.HasSuffix(string(p), `""`) {
 			t.Errorf("%s: a field without the tag %s", p, koanfTag)
 		}

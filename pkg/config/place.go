@@ -5,6 +5,8 @@ import (
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // inside is where in the file a character of the string at p is, whose line and
@@ -15,9 +17,9 @@ import (
 //
 // Where the two do not agree, as with an escape in double quotes, or the value
 // is not from the file, it is the string's own place, and exact is false.
-func (r *report) inside(p path, text string, line, column int) (place origin, exact bool) {
+func (r *report) inside(p settings.Path, text string, line, column int) (place origin, exact bool) {
 	whole := r.origin(p)
-	if whole.variable != "" || !r.written(p) {
+	if whole.variable != "" || !r.Written(p) {
 		return whole, false
 	}
 	scan, ok := r.scan(whole)

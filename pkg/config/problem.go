@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // Problem is one thing that is wrong with a configuration.
@@ -57,9 +59,9 @@ type origin struct {
 // read.
 type report struct {
 	file     string
-	values   map[path]origin // of values, in the file or in the environment
-	keys     map[path]origin // of keys in the file
-	faulty   map[path]bool   // what has a problem that makes its content unknown
+	values   map[settings.Path]origin // of values, in the file or in the environment
+	keys     map[settings.Path]origin // of keys in the file
+	faulty   map[settings.Path]bool   // what has a problem that makes its content unknown
 	problems []Problem
 	lines    []string // of the file
 }
@@ -68,9 +70,9 @@ func newReport(file string, content []byte) *report {
 	return &report{
 		file:   file,
 		lines:  lineBreak.Split(strings.TrimPrefix(string(content), "\ufeff"), -1),
-		values: map[path]origin{},
-		keys:   map[path]origin{},
-		faulty: map[path]bool{},
+		values: map[settings.Path]origin{},
+		keys:   map[settings.Path]origin{},
+		faulty: map[settings.Path]bool{},
 	}
 }
 
@@ -85,26 +87,24 @@ func (r *report) at(o origin, format string, args ...any) {
 	r.problems = append(r.problems, p)
 }
 
-// value adds a problem of the value at p: of the innermost thing around it if
-// there is no value. It says nothing where the value was not understood, as
-// that has been told already.
-func (r *report) value(p path, format string, args ...any) {
-	if r.unknown(p) {
+// Value implements settings.Report.
+func (r *report) Value(p settings.Path, format string, args ...any) {
+	if r.Unknown(p) {
 		return
 	}
 	r.at(r.origin(p), "%s: %s", p, fmt.Sprintf(format, args...))
 }
 
 // key adds a problem of the key at p itself.
-func (r *report) key(p path, format string, args ...any) {
+func (r *report) key(p settings.Path, format string, args ...any) {
 	r.at(r.keys[p], "%s: %s", p, fmt.Sprintf(format, args...))
 }
 
 // fault marks p as something whose content is not known.
-func (r *report) fault(p path) { r.faulty[p] = true }
+func (r *report) fault(p settings.Path) { r.faulty[p] = true }
 
-// unknown tells whether p, or something that it is in, was not understood.
-func (r *report) unknown(p path) bool {
+// Unknown implements settings.Report.
+func (r *report) Unknown(p settings.Path) bool {
 	for {
 		if r.faulty[p] {
 			return true
@@ -112,19 +112,30 @@ func (r *report) unknown(p path) bool {
 		if p == "" {
 			return false
 		}
-		p = p.parent()
+		p = p.Parent()
 	}
 }
 
-// written tells whether the user gave p a value.
-func (r *report) written(p path) bool {
+// unknownBelow tells whether p, or anything in it or around it, was not
+// understood.
+func (r *report) unknownBelow(p settings.Path) bool {
+	for q := range r.faulty {
+		if strings.HasPrefix(string(q), string(p)+".") || strings.HasPrefix(string(q), string(p)+"[") {
+			return true
+		}
+	}
+	return r.Unknown(p)
+}
+
+// Written implements settings.Report.
+func (r *report) Written(p settings.Path) bool {
 	_, ok := r.values[p]
 	return ok
 }
 
-func (r *report) origin(p path) origin {
-	for p != "" && !r.written(p) {
-		p = p.parent()
+func (r *report) origin(p settings.Path) origin {
+	for p != "" && !r.Written(p) {
+		p = p.Parent()
 	}
 	return r.values[p]
 }

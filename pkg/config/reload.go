@@ -1,6 +1,9 @@
 package config
 
-import "reflect"
+import (
+	"reflect"
+	"slices"
+)
 
 // Restart takes from another configuration what a running bridge cannot change,
 // and names the keys whose values in c are thereby not in force.
@@ -27,15 +30,6 @@ func (c *Config) Restart(inForce *Config) (keys []string) {
 
 // Secrets are the files that the sink reads for each connection.
 func (s Sink) Secrets() []string {
-	if s.NATS == nil {
-		return nil
-	}
-	a, t := s.NATS.Auth, s.NATS.TLS
-	var files []string
-	for _, file := range []string{a.CredentialsFile, a.NKeyFile, a.UserFile, a.PasswordFile, a.TokenFile, t.CAFile, t.CertFile, t.KeyFile} {
-		if file != "" {
-			files = append(files, file)
-		}
-	}
-	return files
+	_, of := s.Kind()
+	return slices.DeleteFunc(of.Files(), func(file string) bool { return file == "" })
 }

@@ -6,13 +6,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // koanfTag is the struct tag with a key's name.
 const koanfTag = "koanf"
 
 var (
-	urlsType     = reflect.TypeFor[URLs]()
+	listType     = reflect.TypeFor[settings.OneOrMore]()
 	durationType = reflect.TypeFor[time.Duration]()
 )
 
@@ -49,11 +51,11 @@ func parseScalar(t reflect.Type, text string) (any, error) {
 		case "false":
 			return false, nil
 		}
-		return nil, fmt.Errorf("%s: not true or false", quote(text))
+		return nil, fmt.Errorf("%s: not true or false", settings.Quote(text))
 	case reflect.Int, reflect.Int64:
 		n, err := strconv.ParseInt(text, 10, t.Bits())
 		if err != nil {
-			return nil, fmt.Errorf("%s: not a whole number; write digits only", quote(text))
+			return nil, fmt.Errorf("%s: not a whole number; write digits only", settings.Quote(text))
 		}
 		return n, nil
 	default:
@@ -63,11 +65,11 @@ func parseScalar(t reflect.Type, text string) (any, error) {
 
 func parseDuration(text string) (any, error) {
 	if _, err := strconv.ParseFloat(text, 64); err == nil {
-		return nil, fmt.Errorf("%s: a duration without a unit; write one, as in 2m", quote(text))
+		return nil, fmt.Errorf("%s: a duration without a unit; write one, as in 2m", settings.Quote(text))
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: not a duration; write it as in 500ms, 90s, 2m or 168h (there is no unit for days)", quote(text))
+		return nil, fmt.Errorf("%s: not a duration; write it as in 500ms, 90s, 2m or 168h (there is no unit for days)", settings.Quote(text))
 	}
 	return d, nil
 }
@@ -77,7 +79,7 @@ func want(t reflect.Type) string {
 	switch t {
 	case durationType:
 		return "a duration"
-	case urlsType:
+	case listType:
 		return "a string or a list of strings"
 	}
 	switch t.Kind() {
@@ -92,13 +94,4 @@ func want(t reflect.Type) string {
 	default:
 		return "a string"
 	}
-}
-
-// quote puts a value into a message: on one line, and not at any length.
-func quote(text string) string {
-	const longest = 80
-	if runes := []rune(text); len(runes) > longest {
-		text = string(runes[:longest]) + "…"
-	}
-	return strconv.Quote(text)
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 // compiled is the schema, in a validator that others wrote.
@@ -124,7 +126,7 @@ func TestSchemaNeedsWhatTheLoaderNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys, needed := 0, 0
-	eachKey(reflect.TypeFor[Config](), "", func(p path) {
+	eachKey(reflect.TypeFor[Config](), "", func(p settings.Path) {
 		keys++
 		for _, null := range []bool{false, true} {
 			root := &yaml.Node{}
@@ -153,18 +155,18 @@ func TestSchemaNeedsWhatTheLoaderNeeds(t *testing.T) {
 }
 
 // without takes the key at p out of a node, or sets it to null.
-func without(n *yaml.Node, at, p path, null bool) bool {
+func without(n *yaml.Node, at, p settings.Path, null bool) bool {
 	for i, element := range n.Content {
 		switch n.Kind {
 		case yaml.SequenceNode:
-			if without(element, at.index(i), p, null) {
+			if without(element, at.Index(i), p, null) {
 				return true
 			}
 		case yaml.MappingNode:
 			if i%2 == 1 {
 				continue
 			}
-			key, value := at.key(element.Value), n.Content[i+1]
+			key, value := at.Key(element.Value), n.Content[i+1]
 			switch {
 			case key != p:
 				if without(value, key, p, null) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 const (
@@ -23,15 +24,15 @@ const (
 // nevertheless.
 func validate(c *Config, r *report) {
 	r.requireLabel("cluster", c.Cluster)
-	oneOf(r, "log.level", c.Log.Level)
-	oneOf(r, "log.format", c.Log.Format)
+	settings.OneOf(r, "log.level", c.Log.Level)
+	settings.OneOf(r, "log.format", c.Log.Format)
 	validateAddresses(c, r)
-	oneOf(r, "server.auth", c.Server.Auth)
+	settings.OneOf(r, "server.auth", c.Server.Auth)
 	if ns := c.LeaderElection.Namespace; ns != "" {
 		r.label("leaderElection.namespace", ns)
 	}
 	if name := c.LeaderElection.Name; len(validation.IsDNS1123Subdomain(name)) > 0 {
-		r.value("leaderElection.name", "%s: %s", quote(name), subdomain)
+		r.Value("leaderElection.name", "%s: %s", settings.Quote(name), subdomain)
 	}
 	validateState(c, r)
 	validateRoutes(c, r)
@@ -49,95 +50,96 @@ func validateAddresses(c *Config, r *report) {
 		return
 	}
 	const message = "%s: takes the port of %s, %s; write the same address to share it, or another port"
-	if r.written("server.address") {
-		r.value("server.address", message, quote(c.Server.Address), "health.address", quote(c.Health.Address))
+	if r.Written("server.address") {
+		r.Value("server.address", message, settings.Quote(c.Server.Address), "health.address", settings.Quote(c.Health.Address))
 	} else {
-		r.value("health.address", message, quote(c.Health.Address), "server.address", quote(c.Server.Address))
+		r.Value("health.address", message, settings.Quote(c.Health.Address), "server.address", settings.Quote(c.Server.Address))
 	}
 }
 
 func validateState(c *Config, r *report) {
-	const at path = "state.sink"
+	const at settings.Path = "state.sink"
 	name := c.State.Sink
 	sink, exists := c.Sinks[name]
+	_, of := sink.Kind()
 	switch {
 	case name == "":
 		return
 	case !exists:
 		r.noSink(at, name, c.Sinks)
 		return
-	case sink.NATS == nil || sink.NATS.JetStream != nil || r.unknown(path("sinks").key(name).key("nats").key("jetstream")):
+	case of == nil || of.KeepsLedgers() || r.unknownBelow(settings.Path("sinks").Key(name)):
 		return
 	}
 	var fit []string
 	for other, sink := range c.Sinks {
-		if sink.NATS != nil && sink.NATS.JetStream != nil {
+		if _, of := sink.Kind(); of != nil && of.KeepsLedgers() {
 			fit = append(fit, other)
 		}
 	}
 	if len(fit) == 0 {
-		r.value(at, "%s: a sink without jetstream keeps no ledgers, and none has it; leave the key out", quote(name))
+		r.Value(at, "%s: a sink without jetstream keeps no ledgers, and none has it; leave the key out", settings.Quote(name))
 		return
 	}
 	slices.Sort(fit)
-	r.value(at, "%s: a sink without jetstream keeps no ledgers; those with it: %s", quote(name), strings.Join(fit, ", "))
+	r.Value(at, "%s: a sink without jetstream keeps no ledgers; those with it: %s", settings.Quote(name), strings.Join(fit, ", "))
 }
 
 func validateRoutes(c *Config, r *report) {
-	const routes path = "routes"
+	const routes settings.Path = "routes"
 	if len(c.Routes) == 0 {
-		r.value(routes, "missing; at least one route has to be there")
+		r.Value(routes, "missing; at least one route has to be there")
 	}
 	names := map[string]int{}
 	for i := range c.Routes {
-		route, at := &c.Routes[i], routes.index(i)
-		if r.requireLabel(at.key("name"), route.Name) {
+		route, at := &c.Routes[i], routes.Index(i)
+		if r.requireLabel(at.Key("name"), route.Name) {
 			if first, taken := names[route.Name]; taken {
-				r.value(at.key("name"), "%s: the name of routes[%d]; each route needs its own", quote(route.Name), first)
+				r.Value(at.Key("name"), "%s: the name of routes[%d]; each route needs its own", settings.Quote(route.Name), first)
 			} else {
 				names[route.Name] = i
 			}
 		}
 		if len(route.CRDs) == 0 {
-			r.value(at.key("crds"), "missing; name at least one CRD")
+			r.Value(at.Key("crds"), "missing; name at least one CRD")
 		}
-		r.patterns(at.key("crds"), route.CRDs)
-		r.patterns(at.key("excludeCRDs"), route.ExcludeCRDs)
+		r.patterns(at.Key("crds"), route.CRDs)
+		r.patterns(at.Key("excludeCRDs"), route.ExcludeCRDs)
 		if v := route.Version; v != "" && len(validation.IsDNS1035Label(v)) > 0 {
-			r.value(at.key("version"), "%s: not the name of a version; write it as in v1 or v1beta1", quote(v))
+			r.Value(at.Key("version"), "%s: not the name of a version; write it as in v1 or v1beta1", settings.Quote(v))
 		}
-		validateEvents(route.Events, at.key("events"), r)
+		validateEvents(route.Events, at.Key("events"), r)
 		validateRules(route, at, r)
-		validateRouteSinks(c, route, at.key("sinks"), r)
+		validateRouteSinks(c, route, at.Key("sinks"), r)
 	}
 }
 
-func validateEvents(types []events.Type, at path, r *report) {
+func validateEvents(types []events.Type, at settings.Path, r *report) {
 	if len(types) == 0 {
-		r.value(at, "empty; name at least one type of event, or leave the key out for all")
+		r.Value(at, "empty; name at least one type of event, or leave the key out for all")
 	}
 	for i, t := range types {
-		if oneOf(r, at.index(i), t) && slices.Contains(types[:i], t) {
-			r.value(at.index(i), "%s: listed twice", quote(string(t)))
+		if settings.OneOf(r, at.Index(i), t) && slices.Contains(types[:i], t) {
+			r.Value(at.Index(i), "%s: listed twice", settings.Quote(string(t)))
 		}
 	}
 }
 
-func validateRouteSinks(c *Config, route *Route, at path, r *report) {
+func validateRouteSinks(c *Config, route *Route, at settings.Path, r *report) {
 	if len(route.Sinks) == 0 {
-		r.value(at, "missing; name at least one sink")
+		r.Value(at, "missing; name at least one sink")
 	}
 	for i, name := range route.Sinks {
 		_, exists := c.Sinks[name]
 		switch {
 		case !exists && len(c.Sinks) > 0:
-			r.noSink(at.index(i), name, c.Sinks)
+			r.noSink(at.Index(i), name, c.Sinks)
 		case slices.Contains(route.Sinks[:i], name):
-			r.value(at.index(i), "%s: listed twice", quote(name))
+			r.Value(at.Index(i), "%s: listed twice", settings.Quote(name))
 		case exists:
-			if other := fedTwice(c, route.Sinks[:i], name); other != "" {
-				r.value(at.index(i), "%s: leads to the same stream, %s, as sink %s; the route would feed it twice",
-					quote(name), quote(c.Sinks[name].NATS.JetStream.Stream), quote(other))
+			if other, place := fedTwice(c, route.Sinks[:i], name); other != "" {
+				r.Value(at.Index(i), "%s: leads to the same %s as sink %s; the route would feed it twice",
+					settings.Quote(name), place, settings.Quote(other))
 			}
 		}
 	}
@@ -145,46 +147,49 @@ func validateRouteSinks(c *Config, route *Route, at path, r *report) {
 
 // noSink reports a name that none of the sinks has. Without any sink, that is
 // the problem, and told already.
-func (r *report) noSink(at path, name string, sinks map[string]Sink) {
+func (r *report) noSink(at settings.Path, name string, sinks map[string]Sink) {
 	if known := slices.Sorted(maps.Keys(sinks)); len(known) > 0 {
-		r.value(at, "%s: no such sink; %s", quote(name), didYouMean(Nearest(name, known), "there are", known))
+		r.Value(at, "%s: no such sink; %s", settings.Quote(name), didYouMean(Nearest(name, known), "there are", known))
 	}
 }
 
-// fedTwice is the first of the others that leads to the same stream as the
-// sink, or empty.
-func fedTwice(c *Config, others []string, name string) string {
+// fedTwice is the first of the others that leads to the same place as the
+// sink, and which; empty where none does.
+func fedTwice(c *Config, others []string, name string) (other, place string) {
+	_, of := c.Sinks[name].Kind()
 	for _, other := range others {
-		if sameStream(c.Sinks[other].NATS, c.Sinks[name].NATS) {
-			return other
+		if _, with := c.Sinks[other].Kind(); of != nil && with != nil {
+			if place := with.Same(of); place != "" {
+				return other, place
+			}
 		}
 	}
-	return ""
+	return "", ""
 }
 
-func (r *report) patterns(at path, patterns []CRDPattern) {
+func (r *report) patterns(at settings.Path, patterns []CRDPattern) {
 	for i, p := range patterns {
 		switch {
 		case !p.valid():
-			r.value(at.index(i), `%s: not a CRD name; write <plural>.<group>, "*.<group>" or "*"`, quote(string(p)))
+			r.Value(at.Index(i), `%s: not a CRD name; write <plural>.<group>, "*.<group>" or "*"`, settings.Quote(string(p)))
 		case slices.Contains(patterns[:i], p):
-			r.value(at.index(i), "%s: listed twice", quote(string(p)))
+			r.Value(at.Index(i), "%s: listed twice", settings.Quote(string(p)))
 		}
 	}
 }
 
 // requireLabel reports a value that is no DNS-1123 label, or is missing.
-func (r *report) requireLabel(at path, value string) bool {
+func (r *report) requireLabel(at settings.Path, value string) bool {
 	if value == "" {
-		r.value(at, "missing; write a DNS-1123 label")
+		r.Value(at, "missing; write a DNS-1123 label")
 		return false
 	}
 	return r.label(at, value)
 }
 
-func (r *report) label(at path, value string) bool {
+func (r *report) label(at settings.Path, value string) bool {
 	if len(validation.IsDNS1123Label(value)) > 0 {
-		r.value(at, "%s: %s", quote(value), label)
+		r.Value(at, "%s: %s", settings.Quote(value), label)
 		return false
 	}
 	return true
@@ -217,16 +222,16 @@ func parseAddress(text string) (address, error) {
 	if err != nil {
 		return address{}, fmt.Errorf("port %q: %w", port, err)
 	}
-	if host != "" && !isHost(host) {
+	if host != "" && !settings.IsHost(host) {
 		return address{}, fmt.Errorf("host %q: not a name or an IP address", host)
 	}
 	return address{host: host, port: uint16(number)}, nil
 }
 
-func (r *report) address(at path, text string) (address, bool) {
+func (r *report) address(at settings.Path, text string) (address, bool) {
 	a, err := parseAddress(text)
 	if err != nil {
-		r.value(at, `%s: not an address to listen on; write host:port, as in "127.0.0.1:8080" or ":8080"`, quote(text))
+		r.Value(at, `%s: not an address to listen on; write host:port, as in "127.0.0.1:8080" or ":8080"`, settings.Quote(text))
 	}
 	return a, err == nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 // Warnings says what is allowed and probably not meant, a sentence each.
@@ -29,7 +30,7 @@ func (c *Config) stateWarnings() []string {
 	told := map[string]bool{}
 	for i := range c.Routes {
 		for _, sink := range c.Routes[i].Sinks {
-			if told[sink] || c.Sinks[sink].NATS.JetStream != nil {
+			if _, of := c.Sinks[sink].Kind(); told[sink] || of.KeepsLedgers() {
 				continue
 			}
 			told[sink] = true
@@ -47,8 +48,12 @@ func (c *Config) stateWarnings() []string {
 func (c *Config) overlapWarnings() []string {
 	var warnings []string
 	for _, name := range slices.Sorted(maps.Keys(c.Sinks)) {
-		nats := c.Sinks[name].NATS
-		subject, err := events.ParseSubject(nats.Subject)
+		_, of := c.Sinks[name].Kind()
+		addressed, is := of.(sinks.Addressed)
+		if !is {
+			continue
+		}
+		subject, err := events.ParseSubject(addressed.Template())
 		if err != nil || subject.Has("route") {
 			continue
 		}
@@ -76,7 +81,7 @@ func (c *Config) overlapWarnings() []string {
 		}
 		warnings = append(warnings, fmt.Sprintf(
 			"%s can select the same CRD and both go to sink %q, on the same subjects: put {route} into its subject, %q, to tell them apart",
-			first, name, nats.Subject))
+			first, name, addressed.Template()))
 	}
 	return warnings
 }

@@ -33,6 +33,16 @@ const (
 // Types are all the types of events that there are.
 func Types() []Type { return []Type{Existing, Created, Updated, Deleted, Deselected} }
 
+// Words are the names of all types.
+func (Type) Words() []string {
+	all := Types()
+	words := make([]string, len(all))
+	for i, t := range all {
+		words[i] = string(t)
+	}
+	return words
+}
+
 // Set is a set of types. Sets can be compared.
 type Set uint8
 

@@ -137,7 +137,7 @@ func openSink(stream, url string) (sinks.Sink, error) {
 	}
 	return nats.Open(nats.Options{
 		Name: "bench", URLs: []string{url}, Subject: subject,
-		JetStream: &nats.JetStreamOptions{Stream: stream, Create: true, Subjects: []string{stream + ".>", "crbridge." + stream + ".>"}, DuplicateWindow: time.Minute},
+		JetStream: &nats.JetStream{Stream: stream, Create: true, Subjects: []string{stream + ".>", "crbridge." + stream + ".>"}, DuplicateWindow: time.Minute},
 		Logger:    slog.New(slog.DiscardHandler),
 	})
 }

@@ -248,7 +248,7 @@ func with(ctx context.Context, server *controlplane.NATSServer, log *slog.Logger
 	}
 	sink, err := nats.Open(nats.Options{ //nolint:contextcheck // a sink lives until it is closed
 		Name: "main", Cluster: "bench", URLs: []string{server.URL()}, Subject: subject,
-		JetStream: &nats.JetStreamOptions{Stream: "K8S", Create: true}, Logger: log,
+		JetStream: &nats.JetStream{Stream: "K8S", Create: true}, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -19,8 +19,8 @@ func newAccount(o *Options) account {
 	if o.InboxPrefix != "" {
 		a.inbox = strings.TrimSuffix(o.InboxPrefix, ".") + "."
 	}
-	if o.JetStream != nil && o.JetStream.APIPrefix != "" {
-		a.api = strings.TrimSuffix(o.JetStream.APIPrefix, ".") + "."
+	if o.JetStream != nil && o.JetStream.Prefix() != "" {
+		a.api = strings.TrimSuffix(o.JetStream.Prefix(), ".") + "."
 	}
 	return a
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
+	"github.com/crbridge/crbridge/pkg/settings"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
 
@@ -40,7 +41,7 @@ func write(t testing.TB, name, content string) {
 type login struct {
 	server  string // configuration
 	auth    Auth
-	tls     TLS
+	tls     settings.TLS
 	secret  string // the file that is wrong at first
 	right   string // its right content
 	wrong   string // a content that the server refuses, or that is none
@@ -207,7 +208,7 @@ func mutualTLS(t *testing.T) login {
 	a, stranger := newAuthority(t, "ours"), newAuthority(t, "a stranger")
 	cert, key := a.issue(t, "bridge")
 	l := login{server: serverTLS(t, a), right: a.pem, wrong: stranger.pem, hidden: []string{key}, secret: file(t, "")}
-	l.tls = TLS{CAFile: l.secret, CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
+	l.tls = settings.TLS{CAFile: l.secret, CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
 	l.refusal = "sink main: connecting: tls error: tls: failed to verify certificate: x509: certificate signed by unknown authority"
 	return l
 }
@@ -269,19 +270,19 @@ func TestTLSIsToldInWords(t *testing.T) {
 	plain := natstest.Start(t, "")
 	cert, key := a.issue(t, "bridge")
 	otherCert, otherKey := stranger.issue(t, "bridge")
-	right := TLS{CAFile: file(t, a.pem), CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
+	right := settings.TLS{CAFile: file(t, a.pem), CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
 	for _, test := range []struct {
 		why    string
 		server *natstest.Server
-		change func(*TLS)
+		change func(*settings.TLS)
 		want   string // what a server says after the handshake may get lost: there it is a word of the hint too
 	}{
-		{"another server", server, func(c *TLS) { c.ServerName = "other" }, "certificate is valid for nats.internal, not other"},
-		{"no certificate, and the server wants one", server, func(c *TLS) { c.CertFile, c.KeyFile = "", "" }, "certificate"},
-		{"a certificate of a stranger", server, func(c *TLS) { c.CertFile, c.KeyFile = file(t, otherCert), file(t, otherKey) }, "certificate"},
-		{"no certificate in the file", server, func(c *TLS) { c.CAFile = file(t, "x") }, "holds no certificate"},
-		{"a key of another certificate", server, func(c *TLS) { c.KeyFile = file(t, otherKey) }, "private key does not match public key"},
-		{"a server without TLS", plain, func(*TLS) {}, "secure connection not available"},
+		{"another server", server, func(c *settings.TLS) { c.ServerName = "other" }, "certificate is valid for nats.internal, not other"},
+		{"no certificate, and the server wants one", server, func(c *settings.TLS) { c.CertFile, c.KeyFile = "", "" }, "certificate"},
+		{"a certificate of a stranger", server, func(c *settings.TLS) { c.CertFile, c.KeyFile = file(t, otherCert), file(t, otherKey) }, "certificate"},
+		{"no certificate in the file", server, func(c *settings.TLS) { c.CAFile = file(t, "x") }, "holds no certificate"},
+		{"a key of another certificate", server, func(c *settings.TLS) { c.KeyFile = file(t, otherKey) }, "private key does not match public key"},
+		{"a server without TLS", plain, func(*settings.TLS) {}, "secure connection not available"},
 	} {
 		t.Run(test.why, func(t *testing.T) {
 			o := options(t, test.server)

@@ -16,6 +16,8 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/crbridge/crbridge/pkg/settings"
 )
 
 const (
@@ -64,7 +66,7 @@ type dialer struct {
 	name string
 	urls []string
 	auth Auth
-	tls  TLS
+	tls  settings.TLS
 	// optional is a subject that the server need not let the bridge hear.
 	optional string
 	// discovered are the servers that the last session heard of.
@@ -199,9 +201,10 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 		return nil, err
 	}
 	defer wipe()
-	if err := d.tls.apply(&o); err != nil {
+	if o.TLSConfig, err = d.tls.Config(); err != nil {
 		return nil, err
 	}
+	o.Secure = o.TLSConfig != nil
 	ses.nc, err = o.Connect()
 	switch {
 	case err == nil:

@@ -15,7 +15,7 @@ import (
 )
 
 func TestControlSubject(t *testing.T) {
-	s := &Sink{name: "main", cluster: "demo.eu", jetstream: &JetStreamOptions{Stream: "K8S_1"}}
+	s := &Sink{name: "main", cluster: "demo.eu", jetstream: &JetStream{Stream: "K8S_1"}}
 	for _, test := range []struct {
 		why  string
 		flow sinks.Flow
@@ -36,7 +36,7 @@ func TestControlSubject(t *testing.T) {
 }
 
 func TestParseControlRefusesWhatIsNone(t *testing.T) {
-	s := &Sink{name: "main", cluster: "demo", jetstream: &JetStreamOptions{Stream: "K8S"}}
+	s := &Sink{name: "main", cluster: "demo", jetstream: &JetStream{Stream: "K8S"}}
 	for _, test := range []struct{ why, subject string }{
 		{"another cluster's", "crbridge.K8S.other.r.g.c"},
 		{"another stream's", "crbridge.OTHER.demo.r.g.c"},
@@ -59,7 +59,7 @@ func FuzzControlSubject(f *testing.F) {
 		f.Add(word, word, word, word, word)
 	}
 	f.Fuzz(func(t *testing.T, cluster, route, resource, group, sink string) {
-		s := &Sink{name: "main", cluster: cluster, jetstream: &JetStreamOptions{Stream: "K8S"}}
+		s := &Sink{name: "main", cluster: cluster, jetstream: &JetStream{Stream: "K8S"}}
 		if strings.Contains(resource, ".") || sink == "main" {
 			t.Skip("no CRD's, or the sink itself")
 		}

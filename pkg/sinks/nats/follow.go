@@ -8,25 +8,11 @@ import (
 
 	sdkreader "github.com/cloudevents/sdk-go/protocol/nats_jetstream/v2"
 	"github.com/cloudevents/sdk-go/v2/binding"
-	"github.com/cloudevents/sdk-go/v2/event"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-)
 
-// Followed says what Follow reads.
-type Followed struct {
-	// Subject is the one that events are on, with NATS' wildcards. Empty means
-	// that of the sink, of whichever cluster.
-	Subject string
-	// FromStart begins with the first event that the stream has. Otherwise, and
-	// on core NATS always, it is the first that comes after Follow was called.
-	FromStart bool
-	// Problem is told why nothing can be read now, once for each time that the
-	// reason changes, and "" when all is well again.
-	Problem func(words string)
-	// Take gets the events. An error from it ends Follow.
-	Take func(event.Event) error
-}
+	"github.com/crbridge/crbridge/pkg/sinks"
+)
 
 // Follow reads a sink's events as any subscriber could, in the order of the
 // stream and each once, until ctx is done. What is no CloudEvent is left out. A
@@ -34,13 +20,13 @@ type Followed struct {
 // goes on where it was. On core NATS what came between is lost. Its error is
 // that of Take, or says which option cannot work however often it is tried; it
 // is nil when ctx is done.
-func Follow(ctx context.Context, o Options, what Followed) error {
+func Follow(ctx context.Context, o Options, what sinks.Followed) error {
 	o.Logger = slog.New(slog.DiscardHandler)
 	if err := check(&o); err != nil {
 		return err
 	}
 	if what.Subject == "" {
-		what.Subject = o.Subject.Wildcard()
+		what.Subject = o.Subject.Pattern(what.Fields)
 	}
 	f := &follower{
 		Followed: what, options: &o, problems: &problems{log: o.Logger},
@@ -69,7 +55,7 @@ func Follow(ctx context.Context, o Options, what Followed) error {
 }
 
 type follower struct {
-	Followed
+	sinks.Followed
 	options  *Options
 	problems *problems
 	dialer   dialer

@@ -43,7 +43,7 @@ func subject(t testing.TB, template string) *events.SubjectTemplate {
 func options(t testing.TB, server *natstest.Server) Options {
 	return Options{
 		Name: "main", Cluster: "demo", URLs: []string{server.URL()}, Subject: subject(t, template),
-		JetStream: &JetStreamOptions{Stream: "K8S", Create: true, DuplicateWindow: 2 * time.Minute},
+		JetStream: &JetStream{Stream: "K8S", Create: true, DuplicateWindow: 2 * time.Minute},
 	}
 }
 

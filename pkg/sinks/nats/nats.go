@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/settings"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -46,63 +46,17 @@ type Options struct {
 	// Mode is the content mode; empty means Binary.
 	Mode Mode
 	Auth Auth
-	TLS  TLS
+	TLS  settings.TLS
 	// InboxPrefix is what the subjects begin with on which the server's answers
 	// come, for an account that lets its users hear only answers of their own;
 	// empty means _INBOX.
 	InboxPrefix string
 	// JetStream is the stream to publish to; nil means core NATS.
-	JetStream *JetStreamOptions
+	JetStream *JetStream
 	// Logger gets one line per change of the sink's state; nil discards them.
 	Logger *slog.Logger
 	// Metrics may be nil.
 	Metrics *sinks.Metrics
-}
-
-// Auth names the files with the bridge's credentials: none, or one kind. They
-// are read anew for every connection.
-type Auth struct {
-	CredentialsFile        string // user JWT and seed, as nsc writes them
-	NKeyFile               string // seed
-	UserFile, PasswordFile string
-	TokenFile              string
-}
-
-// TLS says how the server is recognised, and how the bridge is. Its files are
-// read anew for every connection. The zero value leaves it to the server and
-// to the URL's scheme whether there is TLS, and trusts the system's
-// authorities.
-type TLS struct {
-	CAFile            string
-	CertFile, KeyFile string
-	// ServerName is what the server's certificate has to be for, where that
-	// is not the host of the URL.
-	ServerName string
-}
-
-// JetStreamOptions say which stream takes the events. All but Stream and
-// Create is for the creation of a missing stream; an existing one is checked
-// and never changed.
-type JetStreamOptions struct {
-	Stream string
-	// APIPrefix is what the subjects of JetStream's requests begin with; empty
-	// means $JS.API, and $JS.<domain>.API is another domain's.
-	APIPrefix string
-	// Create the stream if it is missing.
-	Create bool
-	// Subjects of the stream; by default those of the events and of the
-	// control messages.
-	Subjects []string
-	Replicas int // 0 means 1
-	Storage  Storage
-	// MaxAge, MaxBytes and MaxMsgsPerSubject bound the stream; 0 means
-	// without bound.
-	MaxAge            time.Duration
-	MaxBytes          int64
-	MaxMsgsPerSubject int64
-	// DuplicateWindow is for how long the stream knows the ids of its events;
-	// 0 leaves it to the server.
-	DuplicateWindow time.Duration
 }
 
 // Storage is where a stream keeps its messages.
@@ -130,7 +84,7 @@ type Sink struct {
 	owner     string // of the claims that this process makes
 	subject   *events.SubjectTemplate
 	mode      Mode
-	jetstream *JetStreamOptions
+	jetstream *JetStream
 	dialer    dialer
 	log       *slog.Logger
 	metrics   *sinks.Metrics
@@ -152,10 +106,6 @@ type Sink struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 }
-
-// streamName is what every nats-server takes as a stream's name, see
-// https://docs.nats.io/nats-concepts/jetstream/streams.
-var streamName = regexp.MustCompile(`^[^\s.*>/\\[:cntrl:]]{1,255}$`)
 
 // Open opens a sink and connects it in the background, until it is closed. It
 // fails only for options that cannot work however often they are tried. A
@@ -243,13 +193,13 @@ func check(o *Options) error {
 	if err := o.Auth.check(); err != nil {
 		return err
 	}
-	if err := o.TLS.check(); err != nil {
+	if err := o.TLS.Check(); err != nil {
 		return err
 	}
 	return o.JetStream.check()
 }
 
-func (o *JetStreamOptions) check() error {
+func (o *JetStream) check() error {
 	if o == nil {
 		return nil
 	}

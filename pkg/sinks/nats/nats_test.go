@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/crbridge/crbridge/pkg/settings"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -30,11 +31,11 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 			"sink main: auth: one of credentialsFile, nkeyFile, userFile with passwordFile, tokenFile, not several",
 		},
 		{"a user without a password", func(o *Options) { o.Auth = Auth{UserFile: "u"} }, "sink main: auth: userFile and passwordFile go together"},
-		{"a certificate without a key", func(o *Options) { o.TLS = TLS{CertFile: "c"} }, "sink main: tls: certFile and keyFile go together"},
+		{"a certificate without a key", func(o *Options) { o.TLS = settings.TLS{CertFile: "c"} }, "sink main: tls: certFile and keyFile go together"},
 		{"a stream that no server takes", func(o *Options) { o.JetStream.Stream = "a.b" }, `sink main: stream "a.b": a stream's name has no white space and none of . * > / \`},
 		{"no such storage", func(o *Options) { o.JetStream.Storage = "disk" }, `sink main: storage "disk": there are file and memory`},
 	} {
-		o := Options{Name: "main", URLs: []string{"nats://a"}, Subject: subject(t, template), JetStream: &JetStreamOptions{Stream: "K8S"}}
+		o := Options{Name: "main", URLs: []string{"nats://a"}, Subject: subject(t, template), JetStream: &JetStream{Stream: "K8S"}}
 		test.change(&o)
 		if _, err := Open(o); err == nil || err.Error() != test.want {
 			t.Errorf("%s: Open says\n%v, want\n%s", test.why, err, test.want)

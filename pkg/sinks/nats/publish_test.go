@@ -19,7 +19,7 @@ import (
 
 func TestWindow(t *testing.T) {
 	p := &streamPublisher{
-		sink:  &Sink{subject: subject(t, template), mode: Binary, jetstream: &JetStreamOptions{Stream: "K8S"}},
+		sink:  &Sink{subject: subject(t, template), mode: Binary, jetstream: &JetStream{Stream: "K8S"}},
 		fence: 7, subject: "control",
 	}
 	distinct := func(n int) (batch []events.Event) {

@@ -20,7 +20,7 @@ import (
 )
 
 func TestSnapshotNames(t *testing.T) {
-	p := &streamPublisher{flow: orders, sink: &Sink{cluster: "demo.eu", jetstream: &JetStreamOptions{Stream: "K8S"}}}
+	p := &streamPublisher{flow: orders, sink: &Sink{cluster: "demo.eu", jetstream: &JetStream{Stream: "K8S"}}}
 	for _, flow := range []string{p.shelfName(), "K8S.rows.a.b", "a.b.0000000001.00000000000000000002"} {
 		want := snapshotRef{Epoch: 12345678901, Sequence: 9}
 		if got, ref, ok := parseRef(want.name(flow)); !ok || got != flow || ref != want {

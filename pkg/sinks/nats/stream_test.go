@@ -38,14 +38,14 @@ func publishOnce(t *testing.T, s *Sink) string {
 func TestMissingStreamIsCreated(t *testing.T) {
 	for _, test := range []struct {
 		why    string
-		change func(*JetStreamOptions)
+		change func(*JetStream)
 		want   func(*jetstream.StreamConfig)
 	}{
 		{
-			"defaults", func(*JetStreamOptions) {}, func(*jetstream.StreamConfig) {},
+			"defaults", func(*JetStream) {}, func(*jetstream.StreamConfig) {},
 		},
 		{
-			"all options", func(o *JetStreamOptions) {
+			"all options", func(o *JetStream) {
 				o.Subjects = []string{"k8s.>", "crbridge.K8S.>"}
 				o.Storage, o.MaxAge, o.MaxBytes, o.MaxMsgsPerSubject = Memory, time.Hour, 1<<20, 3
 				o.DuplicateWindow = time.Minute
@@ -240,32 +240,32 @@ func TestStreamThatCannotBeMade(t *testing.T) {
 		why    string
 		config string
 		other  []string // subjects of a stream OTHER
-		change func(*JetStreamOptions)
+		change func(*JetStream)
 		want   string
 	}{
 		{
 			why:    "not allowed to create",
-			change: func(o *JetStreamOptions) { o.Create = false },
+			change: func(o *JetStream) { o.Create = false },
 			want: "sink main: stream K8S: it does not exist, and jetstream.create is false: " +
 				"create it, or set jetstream.create to true",
 		},
 		{
 			why:    "two streams cannot share a subject",
 			other:  []string{"k8s.demo.>"},
-			change: func(*JetStreamOptions) {},
+			change: func(*JetStream) {},
 			want: "sink main: stream K8S: it does not exist and cannot be created: stream OTHER has subjects of k8s.*.*.*.*.*, " +
 				"and no two streams can share a subject; use that stream, or another subject",
 		},
 		{
 			why:    "more replicas than there are servers",
-			change: func(o *JetStreamOptions) { o.Replicas = 3 },
+			change: func(o *JetStream) { o.Replicas = 3 },
 			want: "sink main: stream K8S: it does not exist and cannot be created: " +
 				"the server says: replicas > 1 not supported in non-clustered mode (10074)",
 		},
 		{
 			why:    "a server without JetStream",
 			config: "jetstream: disabled",
-			change: func(*JetStreamOptions) {},
+			change: func(*JetStream) {},
 			want:   "sink main: stream K8S: no JetStream answers: is it enabled for this account?",
 		},
 	} {

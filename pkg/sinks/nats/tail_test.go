@@ -22,7 +22,7 @@ import (
 
 func TestFiltersOfAPass(t *testing.T) {
 	sink := func(template string) *Sink {
-		return &Sink{name: "main", cluster: "demo", subject: subject(t, template), jetstream: &JetStreamOptions{Stream: "K8S"}}
+		return &Sink{name: "main", cluster: "demo", subject: subject(t, template), jetstream: &JetStream{Stream: "K8S"}}
 	}
 	flows := func(n int) (all []sinks.Flow) {
 		for i := range n {

@@ -31,7 +31,7 @@ func run(args []string) error {
 }
 
 func comments() error {
-	all, err := keydoc.Comments(".", "koanf")
+	all, err := keydoc.Comments("koanf", keydoc.Sources()...)
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,23 @@ import (
 	"strings"
 )
 
-// Comments are the comments above the struct fields with the tag in a
-// directory's Go files, each as one line, by "Type.Field". A field with the tag
-// and without a comment is an error.
-func Comments(dir, tag string) (map[string]string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return nil, err
+// Sources are the files with structs of keys, as seen from pkg/config: the
+// bridge's own, what several have in common, and those of each kind of sink.
+func Sources() []string {
+	return []string{"*.go", "../settings/*.go", "../sinks/*/*.go"}
+}
+
+// Comments are the comments above the struct fields with the tag in the Go
+// files that match the patterns, each as one line, by settings.ID. A field with
+// the tag and without a comment is an error.
+func Comments(tag string, patterns ...string) (map[string]string, error) {
+	var files []string
+	for _, pattern := range patterns {
+		matches, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, matches...)
 	}
 	comments := map[string]string{}
 	for _, name := range files {
@@ -31,7 +41,7 @@ func Comments(dir, tag string) (map[string]string, error) {
 			return nil, err
 		}
 		for spec := range structs(file) {
-			if err := addFields(comments, spec, tag); err != nil {
+			if err := addFields(comments, file.Name.Name, spec, tag); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -55,7 +65,7 @@ func structs(file *ast.File) func(yield func(*ast.TypeSpec) bool) {
 	}
 }
 
-func addFields(comments map[string]string, spec *ast.TypeSpec, tag string) error {
+func addFields(comments map[string]string, pkg string, spec *ast.TypeSpec, tag string) error {
 	for _, f := range spec.Type.(*ast.StructType).Fields.List {
 		if f.Tag == nil || len(f.Names) != 1 {
 			continue
@@ -67,7 +77,7 @@ func addFields(comments map[string]string, spec *ast.TypeSpec, tag string) error
 		if _, has := reflect.StructTag(text).Lookup(tag); !has {
 			continue
 		}
-		id := spec.Name.Name + "." + f.Names[0].Name
+		id := pkg + "." + spec.Name.Name + "." + f.Names[0].Name
 		words := strings.Fields(f.Doc.Text())
 		if len(words) == 0 {
 			return fmt.Errorf("%s has no comment above it; write what its key %s is for", id, reflect.StructTag(text).Get(tag))

@@ -15,10 +15,10 @@ func TestComments(t *testing.T) {
 		want           map[string]string
 		fails          string
 	}{
-		{"a comment over several lines is one", "type A struct {\n\t// One\n\t// two.\n\tB int `key:\"b\"`\n}", map[string]string{"A.B": "One two."}, ""},
+		{"a comment over several lines is one", "type A struct {\n\t// One\n\t// two.\n\tB int `key:\"b\"`\n}", map[string]string{"a.A.B": "One two."}, ""},
 		{"a field without the tag is no key", "type A struct {\n\tB int `json:\"b\"`\n\tC int\n}", map[string]string{}, ""},
-		{"a key without a comment", "type A struct {\n\tB int `key:\"b\"`\n}", nil, "A.B has no comment above it; write what its key b is for"},
-		{"a comment behind a key is none above it", "type A struct {\n\tB int `key:\"b\"` // b\n}", nil, "A.B has no comment above it; write what its key b is for"},
+		{"a key without a comment", "type A struct {\n\tB int `key:\"b\"`\n}", nil, "a.A.B has no comment above it; write what its key b is for"},
+		{"a comment behind a key is none above it", "type A struct {\n\tB int `key:\"b\"` // b\n}", nil, "a.A.B has no comment above it; write what its key b is for"},
 		{"no Go", "type A struct {", nil, "expected '}'"},
 	} {
 		t.Run(row.reason, func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestComments(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "a.go"), []byte("package a\n\n"+row.source+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := Comments(dir, "key")
+			got, err := Comments("key", filepath.Join(dir, "*.go"))
 			if (err == nil) != (row.fails == "") || err != nil && !strings.Contains(err.Error(), row.fails) {
 				t.Fatalf("error %v, not %q", err, row.fails)
 			}
