@@ -18,6 +18,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/nats"
 )
 
@@ -134,7 +135,7 @@ func TestLoad(t *testing.T) {
 			"tls: {caFile: ca, certFile: c, keyFile: k, serverName: nats.example.com}\n"), nil,
 			func(c *Config) {
 				n := c.Sinks["main"].NATS
-				n.Subject, n.Mode = "e.{route}", nats.Structured
+				n.Subject, n.Mode = "e.{route}", sinks.Structured
 				n.Auth = nats.Auth{UserFile: "/u", PasswordFile: "/p"}
 				n.TLS = settings.TLS{CAFile: "ca", CertFile: "c", KeyFile: "k", ServerName: "nats.example.com"}
 			}},
@@ -194,7 +195,7 @@ func TestLoad(t *testing.T) {
 			func(c *Config) {
 				c.Sinks["a--nats"] = c.Sinks["main"]
 				delete(c.Sinks, "main")
-				c.Sinks["a--nats"].NATS.Mode = nats.Structured
+				c.Sinks["a--nats"].NATS.Mode = sinks.Structured
 				c.Routes[0].Sinks = []string{"a--nats"}
 			}},
 		{"a value of each type, in a stream that only the environment has", good, []string{

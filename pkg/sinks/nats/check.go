@@ -27,7 +27,7 @@ func Check(ctx context.Context, o Options) ([]sinks.Finding, error) {
 	}
 	s := &Sink{
 		name: o.Name, cluster: o.Cluster, subject: o.Subject, mode: o.Mode, jetstream: o.JetStream, log: o.Logger,
-		dialer: newDialer(&o), problems: &problems{log: o.Logger},
+		dialer: newDialer(&o), problems: newProblems(o.Logger),
 	}
 	ses, err := s.dialer.dial(ctx, s.problems)
 	if err != nil {

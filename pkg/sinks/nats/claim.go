@@ -18,10 +18,10 @@ import (
 // epoch, which shuts everybody else out, and only then what is durable: the
 // newest snapshot and the stream's messages since.
 func (p *streamPublisher) Claim(ctx context.Context, into journal.Restorer) (journal.Claim, error) {
-	if !p.sink.publishing.enter() {
+	if !p.sink.publishing.Enter() {
 		return journal.Claim{}, p.sink.fail(sinks.ErrClosed)
 	}
-	defer p.sink.publishing.leave()
+	defer p.sink.publishing.Leave()
 	if err := p.turn.Acquire(ctx, 1); err != nil {
 		return journal.Claim{}, p.sink.fail(err)
 	}
@@ -359,7 +359,7 @@ func (r *restoration) read(ctx context.Context, ref snapshotRef) (h snapshotHead
 			return h, err
 		}
 		r.into.Reset()
-		if !sleep(ctx, lagPauses[attempt]) {
+		if !sinks.Sleep(ctx, lagPauses[attempt]) {
 			return h, ctx.Err()
 		}
 	}

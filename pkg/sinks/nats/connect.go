@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"regexp"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 const (
@@ -29,10 +29,6 @@ const (
 	pingsOut     = 2
 	// writeTimeout bounds how long a server may leave bytes unread.
 	writeTimeout = 10 * time.Second
-	// The delay before the n-th attempt to connect is a random part, from
-	// half to all, of firstDelay·2ⁿ or of maxDelay.
-	firstDelay = 50 * time.Millisecond
-	maxDelay   = 5 * time.Second
 	// inboxRetry is how long a connection is kept on which the server lets no
 	// answers in. Only a new one can subscribe to them again.
 	inboxRetry = 30 * time.Second
@@ -79,9 +75,9 @@ func newDialer(o *Options) dialer {
 
 // keepConnected has one session after the other until ctx is done.
 func (s *Sink) keepConnected(ctx context.Context) {
-	defer s.problems.closed()
+	defer s.problems.Closed()
 	for attempt := 0; ; attempt++ {
-		if attempt > 0 && !s.pause(ctx, backoff(attempt)) {
+		if attempt > 0 && !s.pause(ctx, sinks.Backoff(attempt)) {
 			return
 		}
 		ses, err := s.dialer.dial(ctx, s.problems)
@@ -92,7 +88,7 @@ func (s *Sink) keepConnected(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			s.problems.disconnect(err.Error())
+			s.problems.Disconnect(err.Error())
 			continue
 		}
 		if s.jetstream != nil {
@@ -112,9 +108,9 @@ func (s *Sink) keepConnected(ctx context.Context) {
 			return
 		}
 		if !mended {
-			s.problems.disconnect(ses.whyEnded())
+			s.problems.Disconnect(ses.whyEnded())
 		}
-		if time.Since(ses.since) > maxDelay || mended {
+		if time.Since(ses.since) > sinks.LongestBackoff || mended {
 			attempt = 0 // it worked for a while; otherwise go on slowing down
 		}
 	}
@@ -302,25 +298,4 @@ func words(err error) string {
 		return fmt.Sprintf("%s: %s", op.Op, inner)
 	}
 	return strings.TrimPrefix(err.Error(), "nats: ")
-}
-
-// backoff is how long to wait before the attempt.
-func backoff(attempt int) time.Duration {
-	d := maxDelay
-	if attempt < 10 {
-		d = min(d, firstDelay<<attempt)
-	}
-	return d/2 + rand.N(d/2)
-}
-
-// sleep tells whether it has slept all of d.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -10,6 +10,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 const (
@@ -23,8 +24,8 @@ const (
 // (https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md).
 // It is pure. The message shares the event's data. It fails only for an event
 // that is no valid CloudEvent.
-func encode(mode Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
-	if mode == Structured {
+func encode(mode sinks.Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
+	if mode == sinks.Structured {
 		var payload bytes.Buffer
 		payload.Grow(e.Size())
 		if err := event.WriteJson(&e.Event, &payload); err != nil {

@@ -17,6 +17,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 // full is an event with every attribute that there is.
@@ -29,7 +30,7 @@ func full(t testing.TB) events.Event {
 
 func TestEncodeBinary(t *testing.T) {
 	e := full(t)
-	m, err := encode(Binary, "k8s.demo", &e)
+	m, err := encode(sinks.Binary, "k8s.demo", &e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func TestEncodeBinary(t *testing.T) {
 
 func TestEncodeStructured(t *testing.T) {
 	e := full(t)
-	m, err := encode(Structured, "k8s.demo", &e)
+	m, err := encode(sinks.Structured, "k8s.demo", &e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestEncodeStructured(t *testing.T) {
 
 // The SDK's own JetStream binding is a reader that we did not write.
 func TestSDKReadsBothModes(t *testing.T) {
-	for _, mode := range []Mode{Binary, Structured} {
+	for _, mode := range []sinks.Mode{sinks.Binary, sinks.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			e := full(t)
 			m, err := encode(mode, "k8s.demo", &e)
@@ -170,7 +171,7 @@ func TestEncodeRefusesNames(t *testing.T) {
 	} {
 		e := change(t, "one", 1)
 		e.Context.(*event.EventContextV1).Extensions[name] = "x" // past the SDK's own checks
-		if m, err := encode(Binary, "s", &e); err == nil {
+		if m, err := encode(sinks.Binary, "s", &e); err == nil {
 			t.Errorf("%s: %q was encoded as %q", why, name, m.Header)
 		}
 	}
@@ -196,7 +197,7 @@ func FuzzEncode(f *testing.F) {
 		}
 		e.DataEncoded = data
 
-		m, err := encode(Binary, "s", &e)
+		m, err := encode(sinks.Binary, "s", &e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +224,7 @@ func FuzzEncode(f *testing.F) {
 			t.Errorf("binary: data %q became %q", data, m.Data)
 		}
 
-		m, err = encode(Structured, "s", &e)
+		m, err = encode(sinks.Structured, "s", &e)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func Follow(ctx context.Context, o Options, what sinks.Followed) error {
 		what.Subject = o.Subject.Pattern(what.Fields)
 	}
 	f := &follower{
-		Followed: what, options: &o, problems: &problems{log: o.Logger},
+		Followed: what, options: &o, problems: newProblems(o.Logger),
 		dialer: newDialer(&o),
 	}
 	if what.FromStart {
@@ -48,7 +48,7 @@ func Follow(ctx context.Context, o Options, what sinks.Followed) error {
 			attempt = 1
 		}
 		f.tell(err.Error())
-		if !sleep(ctx, backoff(attempt)) {
+		if !sinks.Sleep(ctx, sinks.Backoff(attempt)) {
 			return nil
 		}
 	}

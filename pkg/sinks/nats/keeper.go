@@ -364,10 +364,10 @@ func (s *Sink) subjects(ctx context.Context, ses *session, pattern string) (all 
 
 // Flows implements sinks.Keeper.
 func (s *Sink) Flows(ctx context.Context) ([]sinks.Kept, error) {
-	if !s.publishing.enter() {
+	if !s.publishing.Enter() {
 		return nil, s.fail(sinks.ErrClosed)
 	}
-	defer s.publishing.leave()
+	defer s.publishing.Leave()
 	ses, err := s.session()
 	if err != nil {
 		return nil, s.fail(err)
@@ -394,10 +394,10 @@ func (s *Sink) Flows(ctx context.Context) ([]sinks.Kept, error) {
 
 // Forget implements sinks.Keeper.
 func (s *Sink) Forget(ctx context.Context, flow sinks.Kept, before time.Time) (bool, error) {
-	if !s.publishing.enter() {
+	if !s.publishing.Enter() {
 		return false, s.fail(sinks.ErrClosed)
 	}
-	defer s.publishing.leave()
+	defer s.publishing.Leave()
 	ses, err := s.session()
 	if err != nil {
 		return false, s.fail(err)
@@ -436,10 +436,10 @@ func (s *Sink) Forget(ctx context.Context, flow sinks.Kept, before time.Time) (b
 
 // RequestResync implements sinks.Keeper.
 func (s *Sink) RequestResync(ctx context.Context, route string) (uint64, error) {
-	if !s.publishing.enter() {
+	if !s.publishing.Enter() {
 		return 0, s.fail(sinks.ErrClosed)
 	}
-	defer s.publishing.leave()
+	defer s.publishing.Leave()
 	ses, err := s.session()
 	if err != nil {
 		return 0, s.fail(err)

@@ -18,7 +18,7 @@ import (
 func TestStructuredEventsAreRestored(t *testing.T) {
 	server := natstest.Start(t, "")
 	o := options(t, server)
-	o.Mode = Structured
+	o.Mode = sinks.Structured
 	_, p, _, _ := restart(t, o)
 	deliver(t, p, change(t, "a", 1), change(t, "b", 2))
 	deliver(t, p, changeOf(t, orders, events.Deleted, "a", 3))

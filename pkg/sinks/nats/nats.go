@@ -20,18 +20,6 @@ import (
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
-// Mode is how an event becomes a message: the content mode of the CloudEvents
-// NATS protocol binding.
-type Mode string
-
-// The content modes.
-const (
-	// Binary: attributes are headers, the payload is the data.
-	Binary Mode = "binary"
-	// Structured: the payload is the whole event as JSON.
-	Structured Mode = "structured"
-)
-
 // Options say where a sink leads and how it gets there.
 type Options struct {
 	// Name is what people call the sink: in the log, in errors, in metrics.
@@ -44,7 +32,7 @@ type Options struct {
 	// Subject is what an event is published to.
 	Subject *events.SubjectTemplate
 	// Mode is the content mode; empty means Binary.
-	Mode Mode
+	Mode sinks.Mode
 	Auth Auth
 	TLS  settings.TLS
 	// InboxPrefix is what the subjects begin with on which the server's answers
@@ -83,7 +71,7 @@ type Sink struct {
 	cluster   string
 	owner     string // of the claims that this process makes
 	subject   *events.SubjectTemplate
-	mode      Mode
+	mode      sinks.Mode
 	jetstream *JetStream
 	dialer    dialer
 	log       *slog.Logger
@@ -99,7 +87,7 @@ type Sink struct {
 	kept        kept
 	hints       hints
 
-	publishing gate
+	publishing sinks.Gate
 
 	// stop ends the goroutine that keeps the connection; stopped is closed
 	// when it has ended.
@@ -138,7 +126,7 @@ func Open(o Options) (*Sink, error) {
 	s.anew = make(chan struct{}, 1)
 	s.hints.given, s.kept.repaced = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
-	s.problems = &problems{log: s.log}
+	s.problems = newProblems(s.log)
 	if s.jetstream == nil {
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
@@ -173,8 +161,8 @@ func check(o *Options) error {
 	}
 	switch o.Mode {
 	case "":
-		o.Mode = Binary
-	case Binary, Structured:
+		o.Mode = sinks.Binary
+	case sinks.Binary, sinks.Structured:
 	default:
 		return fmt.Errorf("mode %q: there are binary and structured", o.Mode)
 	}
@@ -234,7 +222,7 @@ func (s *Sink) streamPublisher(f sinks.Flow, foreign string) *streamPublisher {
 
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
-	connected, problem := s.problems.now()
+	connected, problem := s.problems.Now()
 	status := sinks.Status{Type: "nats", Connected: connected, Notes: s.notes.all()}
 	if ses := s.current.Load(); ses != nil && s.jetstream != nil {
 		if fit, f, _ := ses.stream.known(time.Time{}); fit {
@@ -261,7 +249,7 @@ func (s *Sink) Reconnect() {
 // connection. When ctx is done it waits no longer: what is on its way then
 // fails, though the server may still get it. It may be called again.
 func (s *Sink) Close(ctx context.Context) error {
-	unfinished := s.publishing.close(ctx)
+	unfinished := s.publishing.Close(ctx)
 	s.stop()
 	select {
 	case <-s.stopped:
@@ -284,7 +272,7 @@ func (s *Sink) session() (*session, error) {
 	if ses := s.current.Load(); ses != nil {
 		return ses, nil
 	}
-	if _, problem := s.problems.now(); problem != "" {
+	if _, problem := s.problems.Now(); problem != "" {
 		return nil, errors.New(problem)
 	}
 	return nil, errors.New("not connected yet")

@@ -7,96 +7,41 @@ import (
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
-// kind is what a problem is about. The first kind that has a problem is the
-// one that people are told.
-type kind int
-
+// What a problem may be about, besides the connection.
 const (
-	connection kind = iota
-	permission
+	permission sinks.Topic = iota + 1
 	stream
-	kinds
+	topicsOfProblems
 )
 
-// problems is what is wrong with a sink now, in words, and the log of how that
-// changes: a line when something goes wrong or goes wrong in another way, a
-// line when all is well again, and none for the attempts in between.
+// problems are what is wrong with a sink now.
 type problems struct {
-	log *slog.Logger
+	*sinks.Problems
 
-	mu        sync.Mutex
-	connected bool
-	words     [kinds]string
-	denied    string          // the subject that the problem of kind permission is about
-	told      map[string]bool // what was logged since all was well
+	mu     sync.Mutex
+	denied string // the subject that the problem with permission is about
 }
 
-func (p *problems) now() (connected bool, words string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.connected, p.first()
+func newProblems(log *slog.Logger) *problems {
+	return &problems{Problems: sinks.NewProblems(log, topicsOfProblems)}
 }
 
-// first needs mu.
-func (p *problems) first() string {
-	for _, words := range p.words {
-		if words != "" {
-			return words
-		}
-	}
-	return ""
-}
-
-func (p *problems) connect(server string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.connected {
-		return // a connection took the place of another
-	}
-	p.connected = true
-	p.words[connection] = ""
-	p.words[permission] = "" // may be another now; what is still denied is said again
-	if p.first() == "" {
-		p.told = nil
-	}
-	p.log.Info("sink connected", "server", server)
-}
-
-// closed: the sink is not used any more.
-func (p *problems) closed() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.connected = false
-	p.words[connection] = sinks.ErrClosed.Error()
-}
-
-func (p *problems) disconnect(words string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.connected = false
-	p.set(connection, words)
-}
+// connect takes note of a connection. What is permitted may be another now;
+// what is still denied is said again.
+func (p *problems) connect(server string) { p.Connect(server, permission) }
 
 // refused: the stream is missing, does not fit or takes nothing.
-func (p *problems) refused(words string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.set(stream, words)
-}
+func (p *problems) refused(words string) { p.Set(stream, words) }
 
 // taken: the stream is as it should be.
-func (p *problems) taken() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.clear(stream)
-}
+func (p *problems) taken() { p.Clear(stream) }
 
 // deny: the server does not let the bridge publish or subscribe to subject.
 func (p *problems) deny(subject, words string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.denied = subject
-	p.set(permission, words)
+	p.Set(permission, words)
 }
 
 // allowed: what the server last denied was just done, if it was one of the
@@ -104,32 +49,8 @@ func (p *problems) deny(subject, words string) {
 func (p *problems) allowed(these func(subject string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.words[permission] != "" && these(p.denied) {
-		p.clear(permission)
-	}
-}
-
-// set needs mu.
-func (p *problems) set(k kind, words string) {
-	p.words[k] = words
-	if p.told[words] {
-		return
-	}
-	if p.told == nil {
-		p.told = map[string]bool{}
-	}
-	p.told[words] = true
-	p.log.Warn("sink does not take events", "reason", words)
-}
-
-// clear needs mu.
-func (p *problems) clear(k kind) {
-	if p.words[k] == "" {
-		return
-	}
-	p.words[k] = ""
-	if p.first() == "" {
-		p.told = nil
-		p.log.Info("sink takes events again")
+	if p.denied != "" && these(p.denied) {
+		p.denied = ""
+		p.Clear(permission)
 	}
 }

@@ -122,10 +122,10 @@ func (p *streamPublisher) tell() {
 // When it is not known what has become of a window, the next call finds out
 // before it sends anything.
 func (p *streamPublisher) Publish(ctx context.Context, batch []events.Event) (durable int, err error) {
-	if !p.sink.publishing.enter() {
+	if !p.sink.publishing.Enter() {
 		return 0, p.sink.fail(sinks.ErrClosed)
 	}
-	defer p.sink.publishing.leave()
+	defer p.sink.publishing.Leave()
 	if err := p.turn.Acquire(ctx, 1); err != nil {
 		return 0, p.sink.fail(err)
 	}
@@ -393,7 +393,7 @@ const digestHeader = "Crbridge-Digest"
 // message is the event as a message.
 func (s *Sink) message(e *events.Event) (*natsgo.Msg, error) {
 	m, err := encode(s.mode, s.subject.Expand(e.Fields), e)
-	if err == nil && s.jetstream != nil && s.mode == Structured {
+	if err == nil && s.jetstream != nil && s.mode == sinks.Structured {
 		err = mark(m, e)
 	}
 	if err == nil && s.jetstream != nil && e.Digest != [16]byte{} {
@@ -568,10 +568,10 @@ type corePublisher struct {
 // After a failure nothing is known of any event, so all of them count as not
 // delivered and may be delivered again.
 func (p *corePublisher) Publish(ctx context.Context, batch []events.Event) (durable int, err error) {
-	if !p.sink.publishing.enter() {
+	if !p.sink.publishing.Enter() {
 		return 0, p.sink.fail(sinks.ErrClosed)
 	}
-	defer p.sink.publishing.leave()
+	defer p.sink.publishing.Leave()
 	ses, err := p.sink.session()
 	if err != nil {
 		return 0, p.sink.fail(err)

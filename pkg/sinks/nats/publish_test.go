@@ -19,7 +19,7 @@ import (
 
 func TestWindow(t *testing.T) {
 	p := &streamPublisher{
-		sink:  &Sink{subject: subject(t, template), mode: Binary, jetstream: &JetStream{Stream: "K8S"}},
+		sink:  &Sink{subject: subject(t, template), mode: sinks.Binary, jetstream: &JetStream{Stream: "K8S"}},
 		fence: 7, subject: "control",
 	}
 	distinct := func(n int) (batch []events.Event) {
@@ -263,9 +263,7 @@ func TestCloseFreesThoseWhoWait(t *testing.T) {
 		}
 	})
 	eventually(t, "a batch is on its way", func() (string, bool) {
-		s.publishing.mu.Lock()
-		defer s.publishing.mu.Unlock()
-		return "", s.publishing.inside == 1
+		return "", s.publishing.Inside() == 1
 	})
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

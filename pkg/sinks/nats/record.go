@@ -45,10 +45,10 @@ func (p *streamPublisher) Rebase(ctx context.Context, state journal.State) error
 }
 
 func (p *streamPublisher) record(ctx context.Context, rows []journal.Row, state journal.State, rebase bool) error {
-	if !p.sink.publishing.enter() {
+	if !p.sink.publishing.Enter() {
 		return p.sink.fail(sinks.ErrClosed)
 	}
-	defer p.sink.publishing.leave()
+	defer p.sink.publishing.Leave()
 	if err := p.turn.Acquire(ctx, 1); err != nil {
 		return p.sink.fail(err)
 	}
@@ -278,10 +278,10 @@ func (p *streamPublisher) remind() {
 
 // Snapshot implements journal.Journal.
 func (p *streamPublisher) Snapshot(ctx context.Context, state journal.State, rows iter.Seq[journal.Row]) error {
-	if !p.sink.publishing.enter() {
+	if !p.sink.publishing.Enter() {
 		return p.sink.fail(sinks.ErrClosed)
 	}
-	defer p.sink.publishing.leave()
+	defer p.sink.publishing.Leave()
 	if err := p.turn.Acquire(ctx, 1); err != nil {
 		return p.sink.fail(err)
 	}

@@ -21,7 +21,7 @@ type Settings struct {
 	Subject string `koanf:"subject" rule:"template"`
 	// How an event becomes a message: `binary` makes its attributes headers and
 	// its data the payload, `structured` the whole event one JSON payload.
-	Mode Mode `koanf:"mode"`
+	Mode sinks.Mode `koanf:"mode"`
 	// How the bridge says who it is, in one way at most. The files are read for
 	// each connection. Default: it does not.
 	Auth Auth `koanf:"auth"`
@@ -101,7 +101,7 @@ func (j *JetStream) Prefix() string {
 
 // SetDefaults implements settings.Defaulted.
 func (s *Settings) SetDefaults() {
-	*s = Settings{Subject: "k8s.{cluster}.{group}.{resource}.{namespace}.{name}", Mode: Binary}
+	*s = Settings{Subject: "k8s.{cluster}.{group}.{resource}.{namespace}.{name}", Mode: sinks.Binary}
 }
 
 // SetDefaults implements settings.Defaulted.
@@ -111,9 +111,6 @@ func (j *JetStream) SetDefaults() {
 		DuplicateWindow: 2 * time.Minute, // the server's own default
 	}
 }
-
-// Words implements settings.Worded.
-func (Mode) Words() []string { return settings.Words(Binary, Structured) }
 
 // Words implements settings.Worded.
 func (Storage) Words() []string { return settings.Words(File, Memory) }

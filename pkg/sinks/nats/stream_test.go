@@ -434,7 +434,7 @@ func TestFullStreamIsToldAndRecovers(t *testing.T) {
 func TestStructuredModeInStream(t *testing.T) {
 	server := natstest.Start(t, "")
 	o := options(t, server)
-	o.Mode = Structured
+	o.Mode = sinks.Structured
 	publish(t, open(t, o), change(t, "one", 1))
 	m := storedMessages(t, streamsOf(t, client(t, server.URL())), "K8S")[0]
 	if got := m.Subject; got != "k8s.demo.shop_example_com.orders.default.one" {

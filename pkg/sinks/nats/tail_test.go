@@ -113,7 +113,7 @@ func TestRowOfAnEventAndItsMessage(t *testing.T) {
 			journal.Row{Key: "a", UID: id, Version: 7, Sent: true},
 		},
 	} {
-		for _, mode := range []Mode{Binary, Structured} {
+		for _, mode := range []sinks.Mode{sinks.Binary, sinks.Structured} {
 			origin := events.Origin{Cluster: "demo", Group: "g", Version: "v1", Kind: "Order", Resource: "orders", Namespaced: true, Route: "orders"}
 			c := events.Change{Type: events.Updated, Namespace: "default", Name: "a", UID: id.String(), ResourceVersion: 7, Object: map[string]any{}}
 			test.origin(&origin)

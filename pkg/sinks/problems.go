@@ -1,0 +1,118 @@
+package sinks
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// Topic is what a problem of a sink is about. Each kind of sink has its own
+// ones from 1 on; the lowest that has a problem is the one that people are told.
+type Topic int
+
+// Connection is the topic of a sink that cannot be reached.
+const Connection Topic = 0
+
+// Problems are what is wrong with a sink now, in words, and the log of how that
+// changes: a line when something goes wrong or goes wrong in another way, a
+// line when all is well again, and none for the attempts in between. All its
+// methods may be called concurrently.
+type Problems struct {
+	log *slog.Logger
+
+	mu        sync.Mutex
+	connected bool
+	words     []string        // by topic
+	told      map[string]bool // what was logged since all was well
+}
+
+// NewProblems are those of a sink that is not connected yet; its topics are
+// lower than the number.
+func NewProblems(log *slog.Logger, topics Topic) *Problems {
+	return &Problems{log: log, words: make([]string, topics)}
+}
+
+// Now is how the sink is; no words where nothing is wrong.
+func (p *Problems) Now() (connected bool, words string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected, p.first()
+}
+
+// first needs mu.
+func (p *Problems) first() string {
+	for _, words := range p.words {
+		if words != "" {
+			return words
+		}
+	}
+	return ""
+}
+
+// Connect takes note of a connection to the server, and that nothing is wrong
+// any more with these topics, as far as is known.
+func (p *Problems) Connect(server string, mended ...Topic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.connected {
+		return // a connection took the place of another
+	}
+	p.connected = true
+	p.words[Connection] = ""
+	for _, t := range mended {
+		p.words[t] = ""
+	}
+	if p.first() == "" {
+		p.told = nil
+	}
+	p.log.Info("sink connected", "server", server)
+}
+
+// Closed takes note that the sink is not used any more.
+func (p *Problems) Closed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connected = false
+	p.words[Connection] = ErrClosed.Error()
+}
+
+// Disconnect takes note that there is no connection, and why.
+func (p *Problems) Disconnect(words string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connected = false
+	p.set(Connection, words)
+}
+
+// Set says what is wrong with the topic.
+func (p *Problems) Set(t Topic, words string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.set(t, words)
+}
+
+// set needs mu.
+func (p *Problems) set(t Topic, words string) {
+	p.words[t] = words
+	if p.told[words] {
+		return
+	}
+	if p.told == nil {
+		p.told = map[string]bool{}
+	}
+	p.told[words] = true
+	p.log.Warn("sink does not take events", "reason", words)
+}
+
+// Clear says that nothing is wrong with the topic.
+func (p *Problems) Clear(t Topic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.words[t] == "" {
+		return
+	}
+	p.words[t] = ""
+	if p.first() == "" {
+		p.told = nil
+		p.log.Info("sink takes events again")
+	}
+}
