@@ -14,10 +14,10 @@ import (
 // Some of them are tried, chosen at random; all where CRBRIDGE_BUGS is all,
 // which takes minutes.
 func TestBugsAreCaught(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	if raceEnabled {
 		t.Skip("not with the race detector: it is the suite that is tried, not the bridge")
 	}
-	t.Parallel() // it waits, most of the time
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
