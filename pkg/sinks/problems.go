@@ -23,6 +23,7 @@ type Problems struct {
 	connected bool
 	words     []string        // by topic
 	told      map[string]bool // what was logged since all was well
+	closed    bool            // from then on nothing changes
 }
 
 // NewProblems are those of a sink that is not connected yet; its topics are
@@ -53,7 +54,7 @@ func (p *Problems) first() string {
 func (p *Problems) Connect(server string, mended ...Topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.connected {
+	if p.connected || p.closed {
 		return // a connection took the place of another
 	}
 	p.connected = true
@@ -71,7 +72,7 @@ func (p *Problems) Connect(server string, mended ...Topic) {
 func (p *Problems) Closed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.connected = false
+	p.connected, p.closed = false, true
 	p.words[Connection] = ErrClosed.Error()
 }
 
@@ -92,6 +93,9 @@ func (p *Problems) Set(t Topic, words string) {
 
 // set needs mu.
 func (p *Problems) set(t Topic, words string) {
+	if p.closed {
+		return
+	}
 	p.words[t] = words
 	if p.told[words] {
 		return
@@ -107,7 +111,7 @@ func (p *Problems) set(t Topic, words string) {
 func (p *Problems) Clear(t Topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.words[t] == "" {
+	if p.words[t] == "" || p.closed {
 		return
 	}
 	p.words[t] = ""

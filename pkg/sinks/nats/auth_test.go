@@ -1,14 +1,7 @@
 package nats
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +12,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
 
@@ -143,71 +137,17 @@ func credentials(t *testing.T) login {
 	return l
 }
 
-// authority issues certificates.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	pem  string
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	a := &authority{}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.key, a.cert, a.pem = certificate(t, template, nil)
-	return a
-}
-
-// issue returns a certificate and its key, as PEM.
-func (a *authority) issue(t *testing.T, name string) (cert, key string) {
-	t.Helper()
-	private, _, cert := certificate(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-// certificate is signed by the authority, or by itself without one.
-func certificate(t *testing.T, template *x509.Certificate, by *authority) (*ecdsa.PrivateKey, *x509.Certificate, string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parent, signer := template, private
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &private.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return private, cert, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
 // serverTLS is a server with a certificate for nats.internal, which is not
 // what the URL says, that wants certificates of its clients.
-func serverTLS(t *testing.T, a *authority) string {
-	cert, key := a.issue(t, "nats.internal")
-	return fmt.Sprintf("tls {cert_file: %q, key_file: %q, ca_file: %q, verify: true}", file(t, cert), file(t, key), file(t, a.pem))
+func serverTLS(t *testing.T, a *settingstest.Authority) string {
+	cert, key := a.Issue(t, "nats.internal")
+	return fmt.Sprintf("tls {cert_file: %q, key_file: %q, ca_file: %q, verify: true}", file(t, cert), file(t, key), file(t, a.PEM))
 }
 
 func mutualTLS(t *testing.T) login {
-	a, stranger := newAuthority(t, "ours"), newAuthority(t, "a stranger")
-	cert, key := a.issue(t, "bridge")
-	l := login{server: serverTLS(t, a), right: a.pem, wrong: stranger.pem, hidden: []string{key}, secret: file(t, "")}
+	a, stranger := settingstest.NewAuthority(t, "ours"), settingstest.NewAuthority(t, "a stranger")
+	cert, key := a.Issue(t, "bridge")
+	l := login{server: serverTLS(t, a), right: a.PEM, wrong: stranger.PEM, hidden: []string{key}, secret: file(t, "")}
 	l.tls = settings.TLS{CAFile: l.secret, CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
 	l.refusal = "sink main: connecting: tls error: tls: failed to verify certificate: x509: certificate signed by unknown authority"
 	return l
@@ -265,12 +205,12 @@ func TestLogin(t *testing.T) {
 }
 
 func TestTLSIsToldInWords(t *testing.T) {
-	a, stranger := newAuthority(t, "ours"), newAuthority(t, "a stranger")
+	a, stranger := settingstest.NewAuthority(t, "ours"), settingstest.NewAuthority(t, "a stranger")
 	server := natstest.Start(t, serverTLS(t, a))
 	plain := natstest.Start(t, "")
-	cert, key := a.issue(t, "bridge")
-	otherCert, otherKey := stranger.issue(t, "bridge")
-	right := settings.TLS{CAFile: file(t, a.pem), CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
+	cert, key := a.Issue(t, "bridge")
+	otherCert, otherKey := stranger.Issue(t, "bridge")
+	right := settings.TLS{CAFile: file(t, a.PEM), CertFile: file(t, cert), KeyFile: file(t, key), ServerName: "nats.internal"}
 	for _, test := range []struct {
 		why    string
 		server *natstest.Server

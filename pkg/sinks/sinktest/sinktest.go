@@ -40,6 +40,9 @@ type Harness struct {
 	// OncePerID tells that the sink stores an event that is published again
 	// only once.
 	OncePerID bool
+	// Local tells that the sink has no server to look for: that it cannot
+	// deliver shows with the first event.
+	Local bool
 	// Durable tells that what the sink calls durable outlives the server's
 	// process. Where it does not, the suite asks for less after a failure.
 	Durable bool

@@ -88,12 +88,18 @@ func unreachable(t *testing.T, h Harness) {
 	s := open(t, h)
 	p := s.Publisher(flow(0))
 	batch := changes(t, flow(0), 3, 1, 3)
-	eventually(t, "the status says why the sink takes nothing", func() bool {
+	told := func() bool {
 		status := s.Status()
 		return !status.Connected && status.LastError != ""
-	})
+	}
+	if !h.Local {
+		eventually(t, "the status says why the sink takes nothing", told)
+	}
 	if durable, err := p.Publish(t.Context(), batch); durable != 0 || err == nil {
 		t.Errorf("Publish without a server returned %d and %v", durable, err)
+	}
+	if !told() {
+		t.Errorf("the sink takes nothing, and its status is %+v", s.Status())
 	}
 	if j, ok := p.(journal.Journal); ok {
 		if _, err := j.Claim(t.Context(), &ledger{}); err == nil {
