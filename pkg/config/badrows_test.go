@@ -184,8 +184,37 @@ var badRows = []badRow{
 	{
 		reason:  "an unknown kind of sink",
 		content: goodCluster + goodRoutes + "sinks: {main: {kafka: {}}}\n",
-		want: "f:3:15: sinks.main: no kind of sink; write nats, with its keys" + "\n" +
-			"f:3:16: sinks.main.kafka: no such key; keys here: nats",
+		want: "f:3:15: sinks.main: no kind of sink; write nats, http or stdout, with its keys" + "\n" +
+			"f:3:16: sinks.main.kafka: no such key; keys here: nats, http, stdout",
+	},
+	{
+		reason:  "a sink of two kinds",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {url: 'nats://a'}, stdout: {}}}\n",
+		want:    "f:3:15: sinks.main: nats, stdout: more than one kind of sink; keep one, and make others sinks of their own",
+	},
+	{
+		reason:  "keys for a kind that has none",
+		content: goodCluster + goodRoutes + "sinks: {main: {stdout: {path: /dev/stderr}}}\n",
+		want:    "f:3:25: sinks.main.stdout.path: no such key; keys here: none",
+	},
+	{
+		reason:  "a URL of another kind of sink, a mode, a file and a time that there are not",
+		content: goodCluster + goodRoutes + "sinks: {main: {http: {url: 'nats://a', mode: batch, auth: {tokenFile: \"a\\nb\"}, timeout: 1ms}}}\n",
+		want: `f:3:28: sinks.main.http.url: "nats": not a scheme of HTTP; write it as in https://broker.example.com/default` + "\n" +
+			`f:3:46: sinks.main.http.mode: "batch": write binary or structured` + "\n" +
+			"f:3:71: sinks.main.http.auth.tokenFile: the content of a file; write the file's name\n" +
+			"f:3:89: sinks.main.http.timeout: 1ms: write at least 1s",
+	},
+	{
+		reason:  "a URL with a password, and one that lacks",
+		content: goodCluster + goodRoutes + "sinks: {main: {http: {url: 'https://me:hunter2@a'}}, other: {http: {}}}\n",
+		want: "f:3:28: sinks.main.http.url: a user or password in the URL; secrets are never inline: name a file in auth\n" +
+			"f:3:68: sinks.other.http.url: missing; write it as in https://broker.example.com/default",
+	},
+	{
+		reason:  "a state sink that keeps nothing",
+		content: goodCluster + goodRoutes + "sinks: {main: {http: {url: 'https://a'}}}\nstate: {sink: main}\n",
+		want:    `f:4:15: state.sink: "main": a sink without jetstream keeps no ledgers, and none has it; leave the key out`,
 	},
 	{
 		reason:  "an unknown key in a sink",
@@ -534,7 +563,7 @@ state: {sink: main}
 	{
 		reason:  "a state sink of no kind is told of once",
 		content: goodCluster + goodRoutes + "sinks: {main: }\nstate: {sink: main}\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, http or stdout, with its keys",
 	},
 	{
 		reason:  "one sink keeps the state, not several",
@@ -561,12 +590,12 @@ state: {sink: main}
 	{
 		reason:  "a sink of no kind",
 		content: goodCluster + goodRoutes + "sinks: {main: }\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, http or stdout, with its keys",
 	},
 	{
 		reason:  "a kind that is null is no kind",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: }}\n",
-		want:    "f:3:15: sinks.main: no kind of sink; write nats, with its keys",
+		want:    "f:3:15: sinks.main: no kind of sink; write nats, http or stdout, with its keys",
 	},
 	{
 		reason:  "a sink that is not understood is there nevertheless",

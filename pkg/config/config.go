@@ -8,7 +8,9 @@ import (
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/settings"
 	"github.com/crbridge/crbridge/pkg/sinks"
+	"github.com/crbridge/crbridge/pkg/sinks/http"
 	"github.com/crbridge/crbridge/pkg/sinks/nats"
+	"github.com/crbridge/crbridge/pkg/sinks/stdout"
 )
 
 // Config is a loaded configuration. It is complete (what the user left out has
@@ -213,6 +215,11 @@ func (r *Route) Admits(t events.Type) bool { return slices.Contains(r.Events, t)
 type Sink struct {
 	// A NATS server or cluster, with JetStream or without.
 	NATS *nats.Settings `koanf:"nats" rule:"choice"`
+	// A URL that events are posted to, such as a Knative broker or a webhook.
+	HTTP *http.Settings `koanf:"http" rule:"choice"`
+	// The bridge's standard output, a line of JSON for each event: for a first
+	// look. It has no keys: write `stdout: {}`.
+	Stdout *stdout.Settings `koanf:"stdout" rule:"choice"`
 }
 
 // Kind is the name of the sink's kind and its settings.

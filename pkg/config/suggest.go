@@ -8,6 +8,9 @@ func didYouMean(nearest, what string, names []string) string {
 	if nearest != "" {
 		return "did you mean " + nearest + "?"
 	}
+	if len(names) == 0 {
+		return what + ": none"
+	}
 	return what + ": " + strings.Join(names, ", ")
 }
 
