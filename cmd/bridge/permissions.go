@@ -49,11 +49,6 @@ func printPermissions(_ context.Context, o options, environ []string, stdout, _ 
 }
 
 func permissions(w io.Writer, verb string, all []nats.Permission) {
-	if len(all) == 0 {
-		// An empty list would allow everything.
-		fmt.Fprintf(w, "  %s: {deny: [\">\"]}\n", verb)
-		return
-	}
 	fmt.Fprintf(w, "  %s: {allow: [\n", verb)
 	for _, p := range all {
 		fmt.Fprintf(w, "    %q\t# %s\n", p.Subject, strings.TrimSpace(p.For))

@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics are what sinks count, each under its own name.
 type Metrics struct {
-	suppressed *prometheus.CounterVec
+	suppressed, unheard *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -12,9 +12,14 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{suppressed: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bridge_duplicates_suppressed_total",
 		Help: "Events that were about to be sent again and were found to be stored.",
+	}, []string{"sink"}), unheard: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "bridge_events_unheard_total",
+		Help: "Events published to core NATS while nobody subscribed to their subject.",
 	}, []string{"sink"})}
-	if err := registerer.Register(m.suppressed); err != nil {
-		return nil, err
+	for _, c := range []prometheus.Collector{m.suppressed, m.unheard} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
 }
@@ -27,5 +32,16 @@ func (m *Metrics) Suppressed(sink string, events int) {
 	}
 }
 
+// Unheard says that nobody was there for that many events. A nil Metrics says
+// nothing.
+func (m *Metrics) Unheard(sink string, events int) {
+	if m != nil && events > 0 {
+		m.unheard.WithLabelValues(sink).Add(float64(events))
+	}
+}
+
 // Forget deletes the series of a sink that there is no more.
-func (m *Metrics) Forget(sink string) { m.suppressed.DeleteLabelValues(sink) }
+func (m *Metrics) Forget(sink string) {
+	m.suppressed.DeleteLabelValues(sink)
+	m.unheard.DeleteLabelValues(sink)
+}

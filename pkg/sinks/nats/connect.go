@@ -53,7 +53,29 @@ type session struct {
 	inboxDenied chan struct{} // closed when the server refuses the subscription to answers
 
 	mu     sync.Mutex
-	reason error // the last that the server said
+	reason error         // the last that the server said
+	heard  error         // the last of what nats.go has told, reason or not
+	more   chan struct{} // closed and replaced when heard is another
+}
+
+// heardAll waits until all is heard that the server has said up to now: nats.go
+// tells of it later than of messages.
+func (ses *session) heardAll(ctx context.Context) error {
+	for {
+		ses.mu.Lock()
+		heard, more := ses.heard, ses.more
+		ses.mu.Unlock()
+		if last := ses.nc.LastError(); last == heard { //nolint:errorlint // this one, and not one like it
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ses.ended:
+			return errors.New(ses.whyEnded())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // dialer makes connections.
@@ -63,14 +85,14 @@ type dialer struct {
 	urls []string
 	auth Auth
 	tls  settings.TLS
-	// optional is a subject that the server need not let the bridge hear.
-	optional string
+	// optional tells whether the server need not let the bridge hear a subject.
+	optional func(subject string) bool
 	// discovered are the servers that the last session heard of.
 	discovered []string
 }
 
 func newDialer(o *Options) dialer {
-	return dialer{account: newAccount(o), name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS}
+	return dialer{account: newAccount(o), name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS, optional: func(string) bool { return false }}
 }
 
 // keepConnected has one session after the other until ctx is done.
@@ -175,7 +197,7 @@ var refusal = regexp.MustCompile(`(?i)\b(authorization|authentication)\b`)
 // dial connects to the first server that lets it. ctx ends the attempt at the
 // latest when the server in turn has had its connectTimeout.
 func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
-	ses := &session{account: d.account, ended: make(chan struct{}), inboxDenied: make(chan struct{})}
+	ses := &session{account: d.account, ended: make(chan struct{}), inboxDenied: make(chan struct{}), more: make(chan struct{})}
 	ses.denial.account = d.account
 	ses.stream.turn = make(chan struct{}, 1)
 	failures := &failedDials{ctx: ctx}
@@ -222,8 +244,14 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 }
 
 // serverSays is told of what the server says by the way.
-func (ses *session) serverSays(p *problems, optional string) natsgo.ErrHandler {
+func (ses *session) serverSays(p *problems, optional func(string) bool) natsgo.ErrHandler {
 	return func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
+		defer func() {
+			ses.mu.Lock()
+			defer ses.mu.Unlock()
+			close(ses.more)
+			ses.heard, ses.more = err, make(chan struct{})
+		}()
 		match := violation.FindStringSubmatch(err.Error())
 		if match == nil {
 			ses.mu.Lock()
@@ -234,7 +262,7 @@ func (ses *session) serverSays(p *problems, optional string) natsgo.ErrHandler {
 		verb, subject := "publish", match[2]
 		if match[1] == "Subscription" {
 			verb = "subscribe"
-			if subject == optional {
+			if optional(subject) {
 				return
 			}
 		}

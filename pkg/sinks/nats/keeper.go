@@ -183,7 +183,7 @@ func (s *Sink) listen(ses *session) {
 	if s.jetstream == nil {
 		return
 	}
-	if _, err := ses.nc.Subscribe(s.dialer.optional, s.heardControl); err != nil {
+	if _, err := ses.nc.Subscribe(s.controlPrefix()+">", s.heardControl); err != nil {
 		s.log.Debug("control messages of others are not heard", "error", err)
 	}
 }

@@ -86,6 +86,7 @@ type Sink struct {
 	tails       *tails
 	kept        kept
 	hints       hints
+	unheard     unheard
 
 	publishing sinks.Gate
 
@@ -120,9 +121,7 @@ func Open(o Options) (*Sink, error) {
 
 		openBatches: semaphore.NewWeighted(maxOpenBatches),
 	}
-	if s.jetstream != nil {
-		s.dialer.optional = s.controlPrefix() + ">"
-	}
+	s.dialer.optional = s.optional
 	s.anew = make(chan struct{}, 1)
 	s.hints.given, s.kept.repaced = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
@@ -140,6 +139,19 @@ func Open(o Options) (*Sink, error) {
 		s.tails.passes.Wait()
 	}()
 	return s, nil
+}
+
+// optional tells whether the bridge can do without hearing a subject: control
+// messages are read anyway, and core NATS answers only where nobody listens.
+func (s *Sink) optional(subject string) bool {
+	if s.jetstream != nil {
+		return subject == s.controlPrefix()+">"
+	}
+	if s.dialer.isInbox(subject) {
+		s.unheard.cannot(s.log, s.dialer.inbox+">")
+		return true
+	}
+	return false
 }
 
 // owner names this process to people who read of it in another's log.
@@ -223,7 +235,7 @@ func (s *Sink) streamPublisher(f sinks.Flow, foreign string) *streamPublisher {
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
 	connected, problem := s.problems.Now()
-	status := sinks.Status{Type: "nats", Connected: connected, Notes: s.notes.all()}
+	status := sinks.Status{Type: "nats", Connected: connected, Notes: append(s.notes.all(), s.unheard.notes()...)}
 	if ses := s.current.Load(); ses != nil && s.jetstream != nil {
 		if fit, f, _ := ses.stream.known(time.Time{}); fit {
 			status.Batches = f.batches()

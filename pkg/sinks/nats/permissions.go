@@ -13,10 +13,10 @@ type Permission struct {
 // what is said to be optional.
 func Permissions(o Options) (publish, subscribe []Permission) {
 	publish = []Permission{{o.Subject.Pattern(events.Fields{Cluster: o.Cluster}), "the events"}}
-	if o.JetStream == nil {
-		return publish, nil
-	}
 	a := newAccount(&o)
+	if o.JetStream == nil {
+		return publish, []Permission{{a.inbox + ">", "which events reach nobody; without it they are not counted"}}
+	}
 	s := &Sink{cluster: o.Cluster, jetstream: o.JetStream}
 	control, stream := s.controlPrefix()+">", o.JetStream.Stream
 	publish = append(publish,
