@@ -22,10 +22,10 @@ func printPermissions(_ context.Context, o options, environ []string, stdout, _ 
 	printed := 0
 	for _, name := range slices.Sorted(maps.Keys(c.Sinks)) {
 		settings := c.Sinks[name].NATS
-		if settings == nil {
+		if settings == nil || settings.Embedded != nil { // which permits all to who may connect
 			continue
 		}
-		publish, subscribe, err := settings.Permissions(environment(c, name))
+		publish, subscribe, err := settings.Permissions(visiting(c, name))
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func printPermissions(_ context.Context, o options, environ []string, stdout, _ 
 		}
 	}
 	if printed == 0 {
-		return usageError{fmt.Errorf("bridge permissions: %s has no sink of the kind nats", o.config)}
+		return usageError{fmt.Errorf("bridge permissions: %s has no sink that leads to a NATS server of others", o.config)}
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func checkSinks(ctx context.Context, c *config.Config) (rows []row) {
 func checkSink(ctx context.Context, c *config.Config, name string) (rows []row) {
 	of := "sink " + name
 	_, settings := c.Sinks[name].Kind()
-	findings, err := settings.Check(ctx, environment(c, name))
+	findings, err := settings.Check(ctx, visiting(c, name))
 	if err != nil {
 		return []row{{wrong, of, "options", err.Error()}}
 	}

@@ -175,7 +175,7 @@ func (r *reloader) openChanged(c *config.Config, before map[string]sinks.Sink) (
 			next[name] = old
 			continue
 		}
-		sink, err := openSink(c, name, s, r.metrics, r.log)
+		sink, err := openSink(c, name, s, sinks.Environment{Metrics: r.metrics, Logger: r.log})
 		if err != nil {
 			return nil, nil, errors.Join(err, closeAll(context.Background(), opened))
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +33,7 @@ func resync(ctx context.Context, o options, environ []string, stdout, _ io.Write
 	if err != nil {
 		return err
 	}
-	open, err := openSinks(ctx, c, nil, slog.New(slog.DiscardHandler))
+	open, err := openSinks(ctx, c, sinks.Environment{Guest: true})
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func tail(ctx context.Context, o options, environ []string, stdout, stderr io.Wr
 		printEvent, begin = json.NewEncoder(stdout).Encode, func() {}
 	}
 	begin()
-	return readable.Follow(ctx, environment(c, sink), sinks.Followed{
+	return readable.Follow(ctx, visiting(c, sink), sinks.Followed{
 		Subject: o.tail.subject, Fields: o.tail.fields(c), FromStart: o.tail.fromStart,
 		Problem: func(words string) {
 			if words != "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -83,7 +82,7 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics of sinks: %w", err)
 	}
-	open, err := openSinks(ctx, c, metrics, log)
+	open, err := openSinks(ctx, c, sinks.Environment{Metrics: metrics, Logger: log})
 	if err != nil {
 		return nil, err
 	}
@@ -172,10 +171,10 @@ func newManager(c *config.Config, cluster sources.Cluster, log logr.Logger, crds
 	return m, nil
 }
 
-func openSinks(ctx context.Context, c *config.Config, metrics *sinks.Metrics, log *slog.Logger) (map[string]sinks.Sink, error) {
+func openSinks(ctx context.Context, c *config.Config, env sinks.Environment) (map[string]sinks.Sink, error) {
 	open := map[string]sinks.Sink{}
 	for name, s := range c.Sinks {
-		sink, err := openSink(c, name, s, metrics, log)
+		sink, err := openSink(c, name, s, env)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(ctx, open))
 		}
@@ -184,10 +183,9 @@ func openSinks(ctx context.Context, c *config.Config, metrics *sinks.Metrics, lo
 	return open, nil
 }
 
-func openSink(c *config.Config, name string, s config.Sink, metrics *sinks.Metrics, log *slog.Logger) (sinks.Sink, error) {
+func openSink(c *config.Config, name string, s config.Sink, env sinks.Environment) (sinks.Sink, error) {
 	_, of := s.Kind()
-	env := environment(c, name)
-	env.Metrics, env.Logger = metrics, log
+	env.Name, env.Cluster = name, c.Cluster
 	sink, err := of.Open(env)
 	if err != nil {
 		return nil, fmt.Errorf("sinks.%s: %w", name, err)
@@ -195,9 +193,9 @@ func openSink(c *config.Config, name string, s config.Sink, metrics *sinks.Metri
 	return sink, nil
 }
 
-// environment is that of a sink, without a log and metrics.
-func environment(c *config.Config, sink string) sinks.Environment {
-	return sinks.Environment{Name: sink, Cluster: c.Cluster}
+// visiting is the environment of a sink for a command that is not the bridge.
+func visiting(c *config.Config, sink string) sinks.Environment {
+	return sinks.Environment{Name: sink, Cluster: c.Cluster, Guest: true}
 }
 
 // close lets go of what was opened, whether or not ctx is done.

@@ -188,6 +188,47 @@ var badRows = []badRow{
 			"f:3:16: sinks.main.kafka: no such key; keys here: nats, http, stdout",
 	},
 	{
+		reason:  "an embedded server, and another one",
+		content: natsWith("embedded: {dir: /d}\njetstream: {stream: K8S}\n"),
+		want:    "f:6:14: sinks.main.nats.embedded: a server in the bridge, and url names others; keep one",
+	},
+	{
+		reason:  "an embedded server that keeps nothing, with values that there are not",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {embedded: {address: nats, maxBytes: 1}}}}\n",
+		want: "f:3:22: sinks.main.nats.jetstream: missing; the embedded server is there to keep events, in the stream that this names\n" +
+			"f:3:33: sinks.main.nats.embedded.dir: missing; name a directory that outlives a restart\n" +
+			`f:3:43: sinks.main.nats.embedded.address: "nats": not an address to listen on; write host:port, as in 127.0.0.1:4222` + "\n" +
+			"f:3:59: sinks.main.nats.embedded.maxBytes: 1: write at least 1048576",
+	},
+	{
+		reason:  "an embedded server that everyone reaches",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {embedded: {dir: /d, address: ':4222'}, jetstream: {stream: K8S}}}}\n",
+		want:    `f:3:52: sinks.main.nats.embedded.address: ":4222": is reached from outside of the machine; say in auth who may, or write a loopback address such as 127.0.0.1:4222`,
+	},
+	{
+		reason:  "an embedded server with credentials that it does not know",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {embedded: {dir: /d}, auth: {nkeyFile: /k}, jetstream: {stream: K8S}}}}\n",
+		want:    "f:3:61: sinks.main.nats.auth.nkeyFile: the embedded server knows no nkeys; write userFile with passwordFile, or tokenFile",
+	},
+	{
+		reason:  "an embedded server that is a cluster, in memory, in a domain",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {embedded: {dir: /d}, jetstream: {stream: K8S, replicas: 3, storage: memory, domain: hub}}}}\n",
+		want: "f:3:55: sinks.main.nats.jetstream: domain, apiPrefix: the embedded server has one JetStream; leave them out\n" +
+			"f:3:79: sinks.main.nats.jetstream.replicas: 3: the embedded server is one; write 1\n" +
+			`f:3:91: sinks.main.nats.jetstream.storage: "memory": it would be gone with the bridge; write file`,
+	},
+	{
+		reason:  "two servers in one place",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {embedded: {dir: /d}, jetstream: {stream: A}}}, other: {nats: {embedded: {dir: /d}, jetstream: {stream: B}}}}\n",
+		want: `f:3:95: sinks.other.nats.embedded: the directory "/d" is that of sink "main"; give each its own` + "\n" +
+			`f:3:95: sinks.other.nats.embedded: the address "127.0.0.1:4222" is that of sink "main"; give each its own`,
+	},
+	{
+		reason:  "an embedded server, and a standby that has none of it",
+		content: goodCluster + goodRoutes + "leaderElection: {enabled: true, namespace: n}\nsinks: {main: {nats: {embedded: {dir: /d}, jetstream: {stream: A}}}}\n",
+		want:    "f:4:33: sinks.main.nats.embedded: what it keeps is of one bridge, and leaderElection.enabled has several: another leader would have none of it; leave one of the two out",
+	},
+	{
 		reason:  "a sink of two kinds",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: {url: 'nats://a'}, stdout: {}}}\n",
 		want:    "f:3:15: sinks.main: nats, stdout: more than one kind of sink; keep one, and make others sinks of their own",
@@ -605,12 +646,12 @@ state: {sink: main}
 	{
 		reason:  "a sink without a url",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: {mode: binary}}}\n",
-		want:    "f:3:22: sinks.main.nats.url: missing; write it as in nats://nats.example.com:4222",
+		want:    "f:3:22: sinks.main.nats.url: missing; write it as in nats://nats.example.com:4222, or embedded for a server in the bridge",
 	},
 	{
 		reason:  "an empty list of urls",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: {url: []}}}\n",
-		want:    "f:3:28: sinks.main.nats.url: missing; write it as in nats://nats.example.com:4222",
+		want:    "f:3:28: sinks.main.nats.url: missing; write it as in nats://nats.example.com:4222, or embedded for a server in the bridge",
 	},
 	{
 		reason:  "a user and a password in the url are not repeated",

@@ -203,9 +203,12 @@ func (w schemaWriter) structure(v reflect.Value) (*schema, error) {
 		if r.Choice {
 			s.OneOf = append(s.OneOf, &one{Required: []string{f.name}, Properties: map[string]typed{f.name: {key.Type}}})
 		}
-		if r.Required {
+		switch {
+		case r.Required:
 			s.Required = append(s.Required, f.name)
-		} else {
+		case r.Choice:
+			key.orNull()
+		default:
 			key.Default = written(v.Field(i))
 			key.orNull()
 		}
@@ -234,7 +237,7 @@ func (w schemaWriter) list(v reflect.Value, r settings.Rule) (*schema, error) {
 		return nil, err
 	}
 	s := &schema{Type: types{"array"}, Items: of, UniqueItems: r.Unique}
-	if r.Required || r.Nonempty {
+	if r.Required || r.Nonempty || r.Choice {
 		s.MinItems = 1
 	}
 	return s, nil

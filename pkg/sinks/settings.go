@@ -41,6 +41,9 @@ type Environment struct {
 	Cluster string
 	// Logger gets one line per change of the sink's state; nil discards them.
 	Logger *slog.Logger
+	// Guest: another process runs what the sink has to have run. This one only
+	// speaks to it.
+	Guest bool
 	// Metrics may be nil.
 	Metrics *Metrics
 }
@@ -59,6 +62,15 @@ type Finding struct {
 // they share theirs.
 type Addressed interface {
 	Template() string
+}
+
+// Exclusive are settings of a kind that may run in this process what can be
+// there only once.
+type Exclusive interface {
+	// Exclusive names what no other sink, and no other process, can have at the
+	// same time, in words, and the key that says so; nothing where there is
+	// none.
+	Exclusive() (key string, all []string)
 }
 
 // Readable are settings of a kind whose events can be read where they went.

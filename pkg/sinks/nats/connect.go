@@ -89,15 +89,31 @@ type dialer struct {
 	optional func(subject string) bool
 	// discovered are the servers that the last session heard of.
 	discovered []string
+	host       *host // nil where others run the server
 }
 
 func newDialer(o *Options) dialer {
 	return dialer{account: newAccount(o), name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS, optional: func(string) bool { return false }}
 }
 
+// connectedTo names the server of a session for people.
+func (d *dialer) connectedTo(ses *session) string {
+	if d.host != nil {
+		return d.host.address()
+	}
+	return ses.nc.ConnectedAddr()
+}
+
 // keepConnected has one session after the other until ctx is done.
 func (s *Sink) keepConnected(ctx context.Context) {
 	defer s.problems.Closed()
+	defer func() {
+		if s.host != nil {
+			if err := s.host.stop(); err != nil {
+				s.log.Warn("the embedded NATS server did not stop as it should", "error", err)
+			}
+		}
+	}()
 	for attempt := 0; ; attempt++ {
 		if attempt > 0 && !s.pause(ctx, sinks.Backoff(attempt)) {
 			return
@@ -118,7 +134,7 @@ func (s *Sink) keepConnected(ctx context.Context) {
 			ses.js, _ = jetstream.NewWithAPIPrefix(ses.nc, ses.api, jetstream.WithPublishAsyncTimeout(ackTimeout),
 				jetstream.WithPublishAsyncMaxPending(maxPending))
 		}
-		s.problems.connect(ses.nc.ConnectedAddr())
+		s.problems.connect(s.dialer.connectedTo(ses))
 		s.listen(ses)
 		s.current.Store(ses)
 		s.hints.give(nil) // a request may have been made meanwhile
@@ -221,6 +237,13 @@ func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
 	defer wipe()
 	if o.TLSConfig, err = d.tls.Config(); err != nil {
 		return nil, err
+	}
+	if d.host != nil {
+		s, err := d.host.ready(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.InProcessServer, o.TLSConfig = s, nil // TLS is for those who come over the network
 	}
 	o.Secure = o.TLSConfig != nil
 	ses.nc, err = o.Connect()

@@ -29,6 +29,8 @@ type Options struct {
 	// URLs are the servers to try, at least one. A user or password in them
 	// is refused: secrets are in files.
 	URLs []string
+	// Embedded has the sink run the server itself, and go to that.
+	Embedded *Embedded
 	// Subject is what an event is published to.
 	Subject *events.SubjectTemplate
 	// Mode is the content mode; empty means Binary.
@@ -78,6 +80,7 @@ type Sink struct {
 	metrics   *sinks.Metrics
 	problems  *problems
 	notes     notes
+	host      *host // nil where others run the server
 
 	current     atomic.Pointer[session] // nil while there is no connection
 	anew        chan struct{}           // holds a token while a new connection is wanted
@@ -126,6 +129,10 @@ func Open(o Options) (*Sink, error) {
 	s.hints.given, s.kept.repaced = make(chan struct{}, 1), make(chan struct{}, 1)
 	s.tails = &tails{sink: s, ctx: ctx, changed: make(chan struct{}, 1)}
 	s.problems = newProblems(s.log)
+	if o.Embedded != nil {
+		s.host = newHost(&o, s.log)
+		s.dialer.host = s.host
+	}
 	if s.jetstream == nil {
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
@@ -134,6 +141,9 @@ func Open(o Options) (*Sink, error) {
 		var keeping sync.WaitGroup
 		keeping.Go(func() { s.keepLedgers(ctx) })
 		keeping.Go(func() { s.lookInto(ctx) })
+		if s.host != nil {
+			keeping.Go(func() { s.host.watch(ctx, s.Reconnect) })
+		}
 		s.keepConnected(ctx)
 		keeping.Wait()
 		s.tails.passes.Wait()

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -13,8 +14,11 @@ import (
 // Settings are the keys of a sink that publishes to NATS.
 type Settings struct {
 	// The servers to try: one, or a list of servers of one cluster, all of them
-	// WebSocket or none. Never with a user, password or token.
-	URLs settings.OneOrMore `koanf:"url" rule:"required,url"`
+	// WebSocket or none. Never with a user, password or token. Required, or
+	// `embedded`.
+	URLs settings.OneOrMore `koanf:"url" rule:"choice,url"`
+	// Instead of `url`: a NATS server with JetStream inside of the bridge.
+	Embedded *Embedded `koanf:"embedded" rule:"choice"`
 	// The template of an event's subject. Its fields are
 	// `{cluster} {group} {version} {kind} {resource} {namespace} {name} {event} {route}`;
 	// the value of each becomes exactly one token.
@@ -36,6 +40,29 @@ type Settings struct {
 	// event is delivered at most once.
 	JetStream *JetStream `koanf:"jetstream"`
 }
+
+// Embedded is a server that runs in the bridge's process. Whom it lets in is
+// what auth says, and tls names its own certificate.
+type Embedded struct {
+	// The directory that keeps the streams; it is made where it is missing. It
+	// must not be gone after a restart, and belongs to one bridge.
+	Dir string `koanf:"dir" rule:"required,file"`
+	// The address that subscribers connect to. Without a host it is all
+	// addresses of the machine; where it is not loopback, `auth` is required.
+	Address string `koanf:"address" rule:"address"`
+	// How large all streams may get together, in bytes. At this size nothing
+	// more is taken: give the stream a smaller `jetstream.maxBytes`, so that its
+	// oldest messages go instead.
+	MaxBytes int64 `koanf:"maxBytes" rule:"bytes"`
+}
+
+// SetDefaults implements settings.Defaulted.
+func (e *Embedded) SetDefaults() {
+	*e = Embedded{Address: "127.0.0.1:4222", MaxBytes: 10 << 30} // the port is the one that IANA has for NATS
+}
+
+// Forms implements settings.Formed.
+func (Embedded) Forms() map[string]settings.Form { return forms }
 
 // Auth names files, of one kind: credentials, nkey, user with password, or
 // token. They are read for each connection, not at load, and may be there
@@ -118,6 +145,7 @@ func (Storage) Words() []string { return settings.Words(File, Memory) }
 const (
 	fewestReplicas = 1
 	mostReplicas   = 5
+	fewestBytes    = 1 << 20
 
 	levelPattern  = `[^\x00-\x20\x7f.*>]+`
 	templatePart  = `([\x21-\x29\x2b-\x2d\x2f-\x3d\x3f-\x7a\x7c\x7e]|\{[a-z]+\})+`
@@ -134,6 +162,7 @@ var forms = map[string]settings.Form{
 	"prefix":   {Title: "NATS subject without wildcards", Pattern: levelPattern + `(\.` + levelPattern + `)*`},
 	"subject":  {Title: "NATS subject", Pattern: `(([^\x00-\x20\x7f.>][^\x00-\x20\x7f.]*|>[^\x00-\x20\x7f.]+)\.)*[^\x00-\x20\x7f.]+`},
 	"replicas": {Min: fewestReplicas, Max: mostReplicas},
+	"bytes":    {Min: fewestBytes},
 }
 
 var (
@@ -160,11 +189,46 @@ func (s *Settings) Files() []string {
 	return append([]string{a.CredentialsFile, a.NKeyFile, a.UserFile, a.PasswordFile, a.TokenFile}, s.TLS.Files()...)
 }
 
+// Exclusive implements sinks.Exclusive.
+func (s *Settings) Exclusive() (key string, all []string) {
+	if s.Embedded == nil {
+		return "", nil
+	}
+	return "embedded", []string{"the directory " + settings.Quote(s.Embedded.Dir), "the address " + settings.Quote(s.Embedded.Address)}
+}
+
+// urls are those of the servers, also of the embedded one.
+func (s *Settings) urls() []string {
+	if s.Embedded != nil {
+		return []string{s.Embedded.url()}
+	}
+	return s.URLs
+}
+
+// url is that of the embedded server for clients on the same machine.
+func (e *Embedded) url() string {
+	host, port, err := net.SplitHostPort(e.Address)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, port)
+}
+
+// loopback tells whether only this machine reaches the embedded server.
+func (e *Embedded) loopback() bool {
+	host, _, err := net.SplitHostPort(e.Address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // Open implements sinks.Settings.
 func (s *Settings) Open(env sinks.Environment) (sinks.Sink, error) {
 	o, err := s.options(env)
 	if err != nil {
 		return nil, err
+	}
+	if !env.Guest {
+		o.Embedded = s.Embedded
 	}
 	return Open(o)
 }
@@ -175,7 +239,11 @@ func (s *Settings) Check(ctx context.Context, env sinks.Environment) ([]sinks.Fi
 	if err != nil {
 		return nil, err
 	}
-	return Check(ctx, o)
+	findings, err := Check(ctx, o)
+	if s.Embedded != nil && err == nil && len(findings) == 1 && findings[0].Bad {
+		findings = []sinks.Finding{{What: "embedded server", Result: "cannot be asked, which is so while the bridge does not run: " + findings[0].Result, Warn: true}}
+	}
+	return findings, err
 }
 
 // Follow implements sinks.Readable.
@@ -205,6 +273,6 @@ func (s *Settings) options(env sinks.Environment) (Options, error) {
 	}
 	return Options{
 		Name: env.Name, Cluster: env.Cluster, Logger: env.Logger, Metrics: env.Metrics,
-		URLs: s.URLs, Subject: subject, Mode: s.Mode, Auth: s.Auth, TLS: s.TLS, InboxPrefix: s.InboxPrefix, JetStream: s.JetStream,
+		URLs: s.urls(), Subject: subject, Mode: s.Mode, Auth: s.Auth, TLS: s.TLS, InboxPrefix: s.InboxPrefix, JetStream: s.JetStream,
 	}, nil
 }

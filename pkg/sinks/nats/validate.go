@@ -16,7 +16,11 @@ import (
 
 // Validate implements sinks.Settings.
 func (s *Settings) Validate(at settings.Path, r settings.Report) {
-	validateURLs(s.URLs, at.Key("url"), r)
+	if s.Embedded == nil {
+		validateURLs(s.URLs, at.Key("url"), r)
+	} else {
+		s.validateEmbedded(at, r)
+	}
 	if _, err := events.ParseSubject(s.Subject); err != nil {
 		r.Value(at.Key("subject"), "%s", err)
 	}
@@ -29,11 +33,51 @@ func (s *Settings) Validate(at settings.Path, r settings.Report) {
 	}
 }
 
+func (s *Settings) validateEmbedded(root settings.Path, r settings.Report) {
+	e, at := s.Embedded, root.Key("embedded")
+	if len(s.URLs) > 0 {
+		r.Value(at, "a server in the bridge, and url names others; keep one")
+	}
+	if e.Dir == "" {
+		r.Value(at.Key("dir"), "missing; name a directory that outlives a restart")
+	}
+	settings.Files(r, at, settings.File{Key: "dir", Name: e.Dir})
+	_, port, err := net.SplitHostPort(e.Address)
+	if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || number == 0 {
+		r.Value(at.Key("address"), "%s: not an address to listen on; write host:port, as in 127.0.0.1:4222", settings.Quote(e.Address))
+	}
+	if e.MaxBytes < fewestBytes {
+		r.Value(at.Key("maxBytes"), "%d: write at least %d", e.MaxBytes, fewestBytes)
+	}
+	switch {
+	case s.Auth.CredentialsFile != "":
+		r.Value(root.Key("auth").Key("credentialsFile"), "the embedded server knows no JWTs; write userFile with passwordFile, or tokenFile")
+	case s.Auth.NKeyFile != "":
+		r.Value(root.Key("auth").Key("nkeyFile"), "the embedded server knows no nkeys; write userFile with passwordFile, or tokenFile")
+	case s.Auth == Auth{} && err == nil && !e.loopback():
+		r.Value(at.Key("address"), "%s: is reached from outside of the machine; say in auth who may, or write a loopback address such as 127.0.0.1:4222", settings.Quote(e.Address))
+	}
+	j, of := s.JetStream, root.Key("jetstream")
+	if j == nil {
+		r.Value(of, "missing; the embedded server is there to keep events, in the stream that this names")
+		return
+	}
+	if j.Prefix() != "" {
+		r.Value(of, "domain, apiPrefix: the embedded server has one JetStream; leave them out")
+	}
+	if j.Replicas > 1 {
+		r.Value(of.Key("replicas"), "%d: the embedded server is one; write 1", j.Replicas)
+	}
+	if j.Storage == Memory {
+		r.Value(of.Key("storage"), "%s: it would be gone with the bridge; write file", settings.Quote(string(Memory)))
+	}
+}
+
 // validateURLs never repeats what may be or hold a secret.
 func validateURLs(urls settings.OneOrMore, at settings.Path, r settings.Report) {
 	const form = "write it as in nats://nats.example.com:4222"
 	if len(urls) == 0 {
-		r.Value(at, "missing; %s", form)
+		r.Value(at, "missing; %s", form+", or embedded for a server in the bridge")
 	}
 	websockets := 0
 	for i, raw := range urls {
@@ -181,10 +225,10 @@ func (s *Settings) Same(other sinks.Settings) string {
 		return ""
 	}
 	servers := map[string]bool{}
-	for _, u := range a.URLs {
+	for _, u := range a.urls() {
 		servers[server(u)] = true
 	}
-	if !slices.ContainsFunc(b.URLs, func(u string) bool { return servers[server(u)] }) {
+	if !slices.ContainsFunc(b.urls(), func(u string) bool { return servers[server(u)] }) {
 		return ""
 	}
 	return "stream, " + settings.Quote(a.JetStream.Stream) + ","
