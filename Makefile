@@ -94,8 +94,8 @@ bench-nats: ## Measure the ways to write events to JetStream, on one server and 
 	@go -C test run ./benchnats $(BENCHFLAGS)
 
 .PHONY: soak
-soak: servers ## Break a bridge and all around it, FAULTS (1000) times, from SEED
-	@go -C test run ./cmd/soak -faults $(FAULTS) $(if $(SEED),-seed $(SEED))
+soak: servers ## Break a bridge and all around it, FAULTS (1000) times, from SEED, with NODES (1) of NATS
+	@go -C test run ./cmd/soak -faults $(FAULTS) $(if $(SEED),-seed $(SEED)) $(if $(NODES),-nodes $(NODES))
 
 .PHONY: bugs
 bugs: servers ## Show that the fault suite catches every bug that is built in for it (some minutes)

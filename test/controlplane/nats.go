@@ -28,6 +28,10 @@ type NATSOptions struct {
 	Config    string
 	JetStream string
 
+	// Cluster is added to the cluster block of a NATSCluster's nodes, for example
+	// "no_advertise: true".
+	Cluster string
+
 	// StoreDir is where the streams are; Close leaves it alone. Default: a
 	// directory that Close removes.
 	StoreDir string

@@ -99,8 +99,8 @@ func startNATSCluster(ctx context.Context, n int, opts NATSOptions) (_ *NATSClus
 		node.Port = ports[i]
 		node.StoreDir = filepath.Join(opts.StoreDir, name, "store")
 		node.LogDir = filepath.Join(opts.LogDir, name)
-		node.Config = fmt.Sprintf("server_name: %s\ncluster {\n  name: crbridge\n  listen: %q\n  routes: [\n%s  ]\n}\n%s",
-			name, loopback(ports[n+i]), routes.String(), opts.Config)
+		node.Config = fmt.Sprintf("server_name: %s\ncluster {\n  name: crbridge\n  listen: %q\n  routes: [\n%s  ]\n  %s\n}\n%s",
+			name, loopback(ports[n+i]), routes.String(), opts.Cluster, opts.Config)
 		if err := os.MkdirAll(node.LogDir, 0o755); err != nil {
 			return nil, errors.Join(err, group.Wait())
 		}

@@ -24,6 +24,15 @@ type fault struct {
 	do     func(context.Context, *world) (string, error)
 }
 
+// ofClusters are those of a NATS cluster only.
+var ofClusters = []fault{
+	{"nats leader down", 5, leaderDown},
+	{"nats leader paused", 4, leaderPaused},
+	{"nats node down", 3, nodeDown},
+	{"nats majority down", 2, majorityDown},
+	{"nats rolling restart", 1, rollingRestart},
+}
+
 var faults = []fault{
 	{"bridge killed", 3, killBridge},
 	{"bridge stopped", 2, stopBridge},
@@ -190,21 +199,27 @@ func failAt(ctx context.Context, w *world) (string, error) {
 
 func killNATS(ctx context.Context, w *world) (string, error) {
 	if w.random.IntN(2) == 0 {
-		w.nats.Kill()
-	} else if err := w.nats.Stop(ctx); err != nil {
-		return "", err
+		w.nats.kill()
+	} else {
+		for _, node := range w.nats.nodes {
+			if err := node.Stop(ctx); err != nil {
+				return "", err
+			}
+		}
 	}
 	d, err := w.wait(ctx, 6*time.Second)
 	if err != nil {
 		return "", err
 	}
-	return "for " + d.String(), w.nats.Start(ctx)
+	return "for " + d.String(), w.nats.start(ctx)
 }
 
-func natsLine(ctx context.Context, w *world) (string, error) { return breakLine(ctx, w, w.natsLine) }
-func apiLine(ctx context.Context, w *world) (string, error)  { return breakLine(ctx, w, w.apiLine) }
+func natsLine(ctx context.Context, w *world) (string, error) { return breakLine(ctx, w, w.natsLines()) }
+func apiLine(ctx context.Context, w *world) (string, error) {
+	return breakLine(ctx, w, lines{w.apiLine})
+}
 
-func breakLine(ctx context.Context, w *world, line *proxy.Proxy) (string, error) {
+func breakLine(ctx context.Context, w *world, line lines) (string, error) {
 	modes := []proxy.Mode{
 		proxy.Stall, proxy.HalfOpen, proxy.Refuse, proxy.Delay(time.Duration(w.random.IntN(400)) * time.Millisecond),
 	}
@@ -212,14 +227,14 @@ func breakLine(ctx context.Context, w *world, line *proxy.Proxy) (string, error)
 	if n == len(modes) {
 		times := 1 + w.random.IntN(5)
 		for range times {
-			line.Cut()
+			line.cut()
 			if _, err := w.wait(ctx, 500*time.Millisecond); err != nil {
 				return "", err
 			}
 		}
 		return fmt.Sprintf("cut %d times", times), nil
 	}
-	if err := line.Set(modes[n]); err != nil {
+	if err := line.set(modes[n]); err != nil {
 		return "", err
 	}
 	d, err := w.wait(ctx, 5*time.Second)
@@ -228,26 +243,28 @@ func breakLine(ctx context.Context, w *world, line *proxy.Proxy) (string, error)
 	}
 	what := fmt.Sprintf("%v for %v", modes[n], d)
 	if w.random.IntN(2) == 0 {
-		line.Cut() // what was held is gone
+		line.cut() // what was held is gone
 		what += ", then cut"
 	}
-	return what, line.Set(proxy.Pass)
+	return what, line.set(proxy.Pass)
 }
 
 // lateBytes lets what a connection had sent arrive long after its end.
 func lateBytes(ctx context.Context, w *world) (string, error) {
-	if err := w.natsLine.Set(proxy.Late); err != nil {
+	if err := w.nats.lines.set(proxy.Late); err != nil {
 		return "", err
 	}
 	if _, err := w.wait(ctx, time.Second); err != nil {
 		return "", err
 	}
-	w.natsLine.LateCut()
+	for _, line := range w.nats.lines {
+		line.LateCut()
+	}
 	d, err := w.wait(ctx, 3*time.Second)
 	if err != nil {
 		return "", err
 	}
-	bytes, err := w.natsLine.Release(ctx)
+	bytes, err := w.nats.lines.release(ctx)
 	what := fmt.Sprintf("%d bytes, %v late", bytes, d)
 	if err != nil {
 		what += ", of which the server did not take all" // it had ended the connection
@@ -535,7 +552,7 @@ func loseCRDUnseen(ctx context.Context, w *world) (string, error) {
 	down := w.random.IntN(2) == 0
 	if down {
 		what += ", nats down"
-		w.nats.Kill()
+		w.nats.kill()
 	}
 	if w.random.IntN(2) == 0 {
 		what += ", killed half-way"
@@ -550,7 +567,7 @@ func loseCRDUnseen(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	if down {
-		if err := w.nats.Start(ctx); err != nil {
+		if err := w.nats.start(ctx); err != nil {
 			return "", err
 		}
 	}

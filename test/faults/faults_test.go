@@ -22,10 +22,29 @@ func TestFaults(t *testing.T) {
 	if raceEnabled {
 		faults, flags = 25, []string{"-race"} // the bridge is what the detector is for
 	}
-	opts := Options{
-		Bridge: build(t, flags...), Faults: number(t, "CRBRIDGE_FAULTS", faults), Seed: uint64(number(t, "CRBRIDGE_FAULTS_SEED", rand.IntN(1_000_000))),
-		Dir: t.ArtifactDir(), Progress: progress(t),
+	holds(t, Options{Bridge: build(t, flags...), Faults: faults})
+}
+
+// TestFaultsOfCluster does so with a NATS cluster of three, whose nodes go and
+// come; the same variables change it.
+func TestFaultsOfCluster(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	if raceEnabled {
+		t.Skip("not with the race detector: the bridge does nothing else there than with one server")
 	}
+	opts := Options{Bridge: build(t), Faults: 16, Nodes: 3, Kinds: []string{"failpoint", "bridge killed", "bridge replaced", "nats killed", "nats line", "nats late bytes"}}
+	for _, f := range ofClusters {
+		opts.Kinds = append(opts.Kinds, f.name)
+	}
+	holds(t, opts)
+}
+
+// holds runs the faults, and fails the test where a guarantee breaks.
+func holds(t *testing.T, opts Options) {
+	t.Helper()
+	opts.Faults = number(t, "CRBRIDGE_FAULTS", opts.Faults)
+	opts.Seed = uint64(number(t, "CRBRIDGE_FAULTS_SEED", rand.IntN(1_000_000)))
+	opts.Dir, opts.Progress = t.ArtifactDir(), progress(t)
 	if kinds := os.Getenv("CRBRIDGE_FAULTS_KINDS"); kinds != "" {
 		opts.Kinds = strings.Split(kinds, ",")
 	}
@@ -64,11 +83,11 @@ func build(t *testing.T, flags ...string) string {
 }
 
 // progress is the test's log, line by line.
-func progress(t *testing.T) io.Writer { return lines{t} }
+func progress(t *testing.T) io.Writer { return logLines{t} }
 
-type lines struct{ t *testing.T }
+type logLines struct{ t *testing.T }
 
-func (l lines) Write(p []byte) (int, error) {
+func (l logLines) Write(p []byte) (int, error) {
 	l.t.Helper()
 	l.t.Log(strings.TrimSuffix(string(p), "\n"))
 	return len(p), nil

@@ -64,11 +64,11 @@ func TestLongOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w.active().most()
-	w.nats.Kill()
+	w.nats.kill()
 	w.loses()
 	changed := change(ctx, k, objects, pace, outage)
 	during := w.active().most()
-	if err := w.nats.Start(ctx); err != nil {
+	if err := w.nats.start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	took, err := w.recovered(ctx)

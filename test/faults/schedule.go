@@ -28,7 +28,7 @@ const (
 // Run breaks things as the options say, and reports what came of it. Its error
 // is why it could not do so to the end; violations are in the report.
 func Run(ctx context.Context, opts Options) (_ *Report, err error) {
-	chosen, err := choose(opts.Kinds)
+	chosen, err := choose(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -109,17 +109,21 @@ func pick(w *world, from []fault) fault {
 	panic("unreachable")
 }
 
-func choose(names []string) ([]fault, error) {
-	if len(names) == 0 {
-		return faults, nil
+func choose(opts Options) ([]fault, error) {
+	all := faults
+	if opts.Nodes > 1 {
+		all = slices.Concat(faults, ofClusters)
+	}
+	if len(opts.Kinds) == 0 {
+		return all, nil
 	}
 	var chosen []fault
-	for _, name := range names {
-		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+	for _, name := range opts.Kinds {
+		i := slices.IndexFunc(all, func(f fault) bool { return f.name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("there is no fault %q", name)
 		}
-		chosen = append(chosen, faults[i])
+		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }

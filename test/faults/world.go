@@ -41,7 +41,11 @@ type Options struct {
 	Env    []string
 	Faults int
 	Seed   uint64
-	// Kinds are the names of the faults to choose from; empty: all.
+	// Nodes are how many NATS servers there are: more than one are a cluster,
+	// and each has all of the stream. Default: one.
+	Nodes int
+	// Kinds are the names of the faults to choose from; empty: all that there
+	// can be.
 	Kinds []string
 	// Dir gets the logs. It must exist.
 	Dir string
@@ -59,8 +63,7 @@ type world struct {
 	random *rand.Rand // of the schedule only, so that it does not depend on the load
 
 	control  *controlplane.ControlPlane
-	nats     *controlplane.NATSServer
-	natsLine *proxy.Proxy // from the bridges to NATS
+	nats     *brokers
 	apiLine  *proxy.Proxy // from the bridges to the API server
 	etcdLine *proxy.Proxy // from the second API server to etcd
 	second   *controlplane.APIServer
@@ -102,10 +105,10 @@ func newWorld(ctx context.Context, opts Options) (_ *world, err error) {
 		return nil, err
 	}
 	w.defers(w.control.Close)
-	if w.nats, err = controlplane.StartNATS(ctx, controlplane.NATSOptions{LogDir: opts.Dir, Progress: opts.Progress}); err != nil {
+	if w.nats, err = startBrokers(ctx, max(1, opts.Nodes), controlplane.NATSOptions{LogDir: opts.Dir, Progress: opts.Progress}); err != nil {
 		return nil, err
 	}
-	w.defers(w.nats.Close)
+	w.defers(w.nats.close)
 	if err := w.startLines(ctx); err != nil {
 		return nil, err
 	}
@@ -125,10 +128,6 @@ func newWorld(ctx context.Context, opts Options) (_ *world, err error) {
 }
 
 func (w *world) startLines(ctx context.Context) (err error) {
-	if w.natsLine, err = proxy.Start(ctx, w.nats.Address()); err != nil {
-		return err
-	}
-	w.defers(w.natsLine.Close)
 	if w.apiLine, err = proxy.Start(ctx, w.control.Address()); err != nil {
 		return err
 	}
@@ -185,11 +184,11 @@ func (w *world) startWatchers(ctx context.Context) (err error) {
 		return err
 	}
 	w.defers(w.history.Close)
-	if w.tap, err = oracle.Listen(context.WithoutCancel(ctx), w.nats.URL(), stream, oracle.TapOptions{KeepData: 4096}); err != nil {
+	if w.tap, err = oracle.Listen(context.WithoutCancel(ctx), w.nats.url(), stream, oracle.TapOptions{KeepData: 4096}); err != nil {
 		return err
 	}
 	w.defers(func() error { w.tap.Close(); return nil })
-	nc, err := nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
+	nc, err := nats.Connect(w.nats.url(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return err
 	}
@@ -245,10 +244,10 @@ func (w *world) config(name string) (string, error) {
 sinks:
   main:
     nats:
-      url: nats://%s
+      url: %s
       subject: %q
-      jetstream: {stream: %s, maxAge: %s, duplicateWindow: 100ms}
-`, w.natsLine.Addr(), subject, stream, w.maxAge)
+      jetstream: {stream: %s, replicas: %d, maxAge: %s, duplicateWindow: 100ms}
+`, w.nats.lines.urls(), subject, stream, len(w.nats.nodes), w.maxAge)
 	w.mu.Unlock()
 	return path, os.WriteFile(path, []byte(content), 0o600)
 }

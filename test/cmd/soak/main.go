@@ -36,6 +36,7 @@ func run(ctx context.Context) (err error) {
 	count := flag.Int("faults", 1000, "how many faults")
 	part := flag.Int("part", 100, "how many faults until everything is started anew and the oracle looks at what came through")
 	seed := flag.Uint64("seed", uint64(rand.Uint32()), "what all choices come from")
+	nodes := flag.Int("nodes", 1, "how many NATS servers: more than one are a cluster, and each has all of the stream")
 	kinds := flag.String("kinds", "", "names of the faults to choose from, separated by commas; default: all")
 	bridge := flag.String("bridge", "", "a bridge that was built with the tag failpoints; default: it is built")
 	flag.Parse()
@@ -52,7 +53,7 @@ func run(ctx context.Context) (err error) {
 	began := time.Now()
 	for done := 0; done < *count && ctx.Err() == nil; done += *part {
 		opts := faults.Options{
-			Bridge: *bridge, Faults: min(*part, *count-done), Seed: *seed + uint64(done / *part),
+			Bridge: *bridge, Faults: min(*part, *count-done), Seed: *seed + uint64(done / *part), Nodes: *nodes,
 			Dir: filepath.Join(dir, fmt.Sprintf("part%d", done / *part)), Progress: os.Stdout,
 		}
 		if *kinds != "" {
