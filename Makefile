@@ -19,7 +19,7 @@ FAULTS       ?= 1000
 
 # Tools are built from tools/go.mod, in any module: `go -C test $(TOOL) …`.
 TOOL := tool -modfile=$(CURDIR)/tools/go.mod
-MODULES := . test tools $(patsubst %/go.mod,%,$(wildcard test/servers/*/go.mod))
+MODULES := . test tools examples/go $(patsubst %/go.mod,%,$(wildcard test/servers/*/go.mod))
 
 .PHONY: help
 help: ## Say what there is
@@ -50,6 +50,12 @@ test: servers ## Run all the tests
 	go -C test build ./...
 	go -C test test -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
 
+.PHONY: test-readers
+test-readers: servers ## Read events with the JavaScript example (needs Node 20 or newer with npm)
+	@command -v npm >/dev/null || { echo "make test-readers: no npm: install Node 20 or newer" >&2; exit 1; }
+	npm ci --prefix examples/javascript --no-audit --no-fund
+	go -C test test -tags node -timeout $(TEST_TIMEOUT) -v -count=1 -run TestJavaScriptReaders ./e2e
+
 .PHONY: test-race
 test-race: servers ## Run all the tests with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
@@ -61,12 +67,14 @@ test-race: servers ## Run all the tests with the race detector (needs a C compil
 lint: ## Run golangci-lint on all the code
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
-	cd test && go $(TOOL) golangci-lint run ./...
+	cd test && go $(TOOL) golangci-lint run --build-tags node ./...
+	cd examples/go && go $(TOOL) golangci-lint run ./...
 
 .PHONY: fmt
 fmt: ## Format all the code
 	go $(TOOL) golangci-lint fmt ./...
 	cd test && go $(TOOL) golangci-lint fmt ./...
+	cd examples/go && go $(TOOL) golangci-lint fmt ./...
 
 # go test takes one fuzz target at a time.
 .PHONY: fuzz
