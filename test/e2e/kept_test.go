@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -214,30 +215,28 @@ func TestStreamWithoutControlSubject(t *testing.T) {
 	w.expect(t, append(want, "deleted default/same")...)
 }
 
-// TestReplicatedStream shows a stream with three replicas, whose leader is
-// killed under load: events go out in atomic batches, and none is missing,
-// twice or out of order.
+// replicated is a world with a NATS cluster of three.
+func replicated(t *testing.T, o controlplane.NATSOptions, options ...nats.Option) (*world, *controlplane.NATSCluster) {
+	t.Helper()
+	cp := shared.Get(t)
+	cluster := controlplane.NATSClusterForTest(t, 3, o)
+	return &world{cp: cp, kind: newKind(t, cp.Admin()), stream: subscribeTo(t, cluster.URL(), options...)}, cluster
+}
+
+// TestReplicatedStream shows a stream with three replicas under load, whose
+// leader is killed, which loses a node for a while, and whose nodes are
+// restarted one after the other: events go out in atomic batches, and none is
+// missing, twice or out of order.
 func TestReplicatedStream(t *testing.T) {
 	slow(t)
 	t.Parallel() // it waits, most of the time
 	const objects = 100
-	cp := shared.Get(t)
-	cluster := controlplane.NATSClusterForTest(t, 3, controlplane.NATSOptions{})
-	conn, err := nats.Connect(cluster.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{cp: cp, kind: newKind(t, cp.Admin()), stream: &stream{conn: conn, js: js}}
+	w, cluster := replicated(t, controlplane.NATSOptions{})
 	w.kind.create(t)
 	w.kind.fill(t, objects)
 	urls := `"` + strings.Join(cluster.URLs(), `", "`) + `"`
 	b := startBridge(t, config{
-		kubeconfig: cp.AdminKubeconfig(),
+		kubeconfig: w.cp.AdminKubeconfig(),
 		body: "routes:\n" + w.kind.route("test") +
 			fmt.Sprintf("sinks:\n  main: {nats: {url: [%s], jetstream: {stream: K8S, replicas: 3, duplicateWindow: 1s}}}\n", urls),
 	})
@@ -246,22 +245,48 @@ func TestReplicatedStream(t *testing.T) {
 		t.Errorf("events are written %q", how)
 	}
 	changes, stop := w.kind.shake(t, objects)
-	for range 3 {
+	some := func() {
+		t.Helper()
 		at := changes.Load()
 		eventually(t, func() error { return missing(int(changes.Load()-at), 200, w.kind.name) })
-		leader, err := cluster.StreamLeader(t.Context(), js, "K8S")
-		if err != nil {
+	}
+	away := func(node *controlplane.NATSServer, end func() error) {
+		t.Helper()
+		some()
+		if err := end(); err != nil {
 			t.Fatal(err)
 		}
-		leader.Kill()
-		at = changes.Load()
-		eventually(t, func() error { return missing(int(changes.Load()-at), 200, w.kind.name) })
-		if err := leader.Start(t.Context()); err != nil {
+		some()
+		if err := node.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := cluster.WaitCurrent(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+	}
+	killed := func(node *controlplane.NATSServer) func() error {
+		return func() error {
+			node.Kill()
+			return nil
+		}
+	}
+	leader, err := cluster.StreamLeader(t.Context(), w.stream.js, "K8S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	away(leader, killed(leader))
+	leader, err = cluster.StreamLeader(t.Context(), w.stream.js, "K8S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range cluster.Nodes() {
+		if node != leader {
+			away(node, killed(node))
+			break
+		}
+	}
+	for _, node := range cluster.Nodes() {
+		away(node, func() error { return node.Stop(t.Context()) })
 	}
 	stop()
 	want := objects + int(changes.Load())
@@ -269,5 +294,48 @@ func TestReplicatedStream(t *testing.T) {
 	checkOrder(t, messages)
 	if len(messages) != want {
 		t.Errorf("%d events, not %d", len(messages), want)
+	}
+}
+
+// TestServersOfACluster shows which servers the bridge tries: all that are
+// written, though the first is down, and those that it has heard of, although
+// the one that is written is gone for good, also for a new connection with
+// other credentials.
+func TestServersOfACluster(t *testing.T) {
+	slow(t)
+	t.Parallel() // it waits, most of the time
+	user, password := filepath.Join(t.TempDir(), "user"), filepath.Join(t.TempDir(), "password")
+	write(t, map[string]string{user: "first", password: firstSecret})
+	w, cluster := replicated(t, controlplane.NATSOptions{
+		Config: fmt.Sprintf("authorization {users: [{user: first, password: %[1]q}, {user: second, password: %[1]q}, {user: %[2]s, password: %[2]s}]}", firstSecret, look),
+	}, nats.UserInfo(look, look))
+	w.kind.create(t)
+	c := config{
+		kubeconfig: w.cp.AdminKubeconfig(),
+		body: "routes:\n" + w.kind.route("test") + fmt.Sprintf(
+			"sinks:\n  main: {nats: {url: [\"nats://%s\", %q], auth: {userFile: %q, passwordFile: %q}, jetstream: {stream: K8S, replicas: 3}}}\n",
+			freeAddress(t), cluster.URLs()[0], user, password),
+	}
+	b := startBridge(t, c)
+	b.waitState(t, w.kind.name, "test", "running")
+	w.kind.add(t, "one", nil)
+	w.expect(t, "created default/one")
+
+	written := cluster.Nodes()[0]
+	written.Kill()
+	w.kind.add(t, "two", nil)
+	w.expect(t, "created default/one", "created default/two")
+	write(t, map[string]string{user: "second"})
+	b.logs(t, "files of a sink have changed; it connects anew")
+	w.kind.add(t, "three", nil)
+	w.expect(t, "created default/one", "created default/two", "created default/three")
+	eventually(t, func() error {
+		if f, s := b.flow(t, w.kind.name, "test"), b.status(t).Sinks[0]; f.State != "running" || !s.Connected || s.LastError != "" {
+			return fmt.Errorf("%+v, %+v", f, s)
+		}
+		return nil
+	})
+	if err := written.Start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -94,7 +94,11 @@ func (s *stream) read(ctx context.Context, crd string, least int) ([]message, er
 	if left < least || left == 0 {
 		return nil, missing(left, least, crd)
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}})
+	// Not an ordered one: where the node that it is on goes, its Fetch tries for
+	// ever to make another.
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: time.Minute,
+	})
 	if err != nil {
 		return nil, err
 	}

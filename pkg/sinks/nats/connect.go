@@ -6,17 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/crbridge/crbridge/pkg/settings"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -42,6 +38,7 @@ const (
 // failed TLS handshake, and gives up after the second refusal.)
 type session struct {
 	account
+	server server
 	nc     *natsgo.Conn
 	js     jetstream.JetStream // nil for core NATS
 	ended  chan struct{}       // closed when the connection is closed and its last callback has run
@@ -76,24 +73,6 @@ func (ses *session) heardAll(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// dialer makes connections.
-type dialer struct {
-	account
-	name string
-	urls []string
-	auth Auth
-	tls  settings.TLS
-	// optional tells whether the server need not let the bridge hear a subject.
-	optional func(subject string) bool
-	// discovered are the servers that the last session heard of.
-	discovered []string
-	host       *host // nil where others run the server
-}
-
-func newDialer(o *Options) dialer {
-	return dialer{account: newAccount(o), name: o.Name, urls: o.URLs, auth: o.Auth, tls: o.TLS, optional: func(string) bool { return false }}
 }
 
 // connectedTo names the server of a session for people.
@@ -140,7 +119,7 @@ func (s *Sink) keepConnected(ctx context.Context) {
 		s.hints.give(nil) // a request may have been made meanwhile
 		mended := ses.wait(ctx, s.anew)
 		s.current.Store(nil)
-		s.dialer.discovered = ses.nc.DiscoveredServers()
+		s.dialer.hear(ses)
 		ses.close()
 		if ctx.Err() != nil {
 			return
@@ -206,66 +185,6 @@ func (ses *session) whyEnded() string {
 	return "the connection ended: " + words(err)
 }
 
-// refusal finds what nats-server says when it does not let a client in, such as
-// "Authorization Violation" and "User Authentication Expired".
-var refusal = regexp.MustCompile(`(?i)\b(authorization|authentication)\b`)
-
-// dial connects to the first server that lets it. ctx ends the attempt at the
-// latest when the server in turn has had its connectTimeout.
-func (d *dialer) dial(ctx context.Context, p *problems) (*session, error) {
-	ses := &session{account: d.account, ended: make(chan struct{}), inboxDenied: make(chan struct{}), more: make(chan struct{})}
-	ses.denial.account = d.account
-	ses.stream.turn = make(chan struct{}, 1)
-	failures := &failedDials{ctx: ctx}
-	o := natsgo.GetDefaultOptions()
-	o.Servers = append(slices.Clone(d.urls), d.discovered...)
-	o.Name = "crbridge sink " + d.name
-	o.AllowReconnect = false
-	o.ReconnectBufSize = -1 // nothing is kept for a later connection
-	o.Timeout = connectTimeout
-	o.FlusherTimeout = writeTimeout
-	o.PingInterval, o.MaxPingsOut = pingInterval, pingsOut
-	o.CustomDialer = failures
-	o.AsyncErrorCB = ses.serverSays(p, d.optional)
-	o.ClosedCB = func(*natsgo.Conn) { close(ses.ended) }
-	o.InboxPrefix = strings.TrimSuffix(d.inbox, ".")
-	o.NoEcho = true // what comes on control subjects is others'
-	wipe, err := d.auth.apply(&o)
-	if err != nil {
-		return nil, err
-	}
-	defer wipe()
-	if o.TLSConfig, err = d.tls.Config(); err != nil {
-		return nil, err
-	}
-	if d.host != nil {
-		s, err := d.host.ready(ctx)
-		if err != nil {
-			return nil, err
-		}
-		o.InProcessServer, o.TLSConfig = s, nil // TLS is for those who come over the network
-	}
-	o.Secure = o.TLSConfig != nil
-	ses.nc, err = o.Connect()
-	switch {
-	case err == nil:
-		ses.since = time.Now()
-		return ses, nil
-	case errors.Is(err, natsgo.ErrNoServers):
-		return nil, failures.unreachable()
-	case refusal.MatchString(err.Error()):
-		return nil, fmt.Errorf("the server refuses %s: %s", d.auth, words(err))
-	}
-	said := "connecting: " + words(err)
-	if o.TLSConfig != nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
-		// In TLS 1.3 a client has shaken hands before the server looks at its
-		// certificate; whether it then reads the reason before it writes into
-		// a closed connection is chance.
-		said += "; a server does this that does not accept the client's certificate"
-	}
-	return nil, errors.New(said)
-}
-
 // serverSays is told of what the server says by the way.
 func (ses *session) serverSays(p *problems, optional func(string) bool) natsgo.ErrHandler {
 	return func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
@@ -301,38 +220,6 @@ func (ses *session) serverSays(p *problems, optional func(string) bool) natsgo.E
 		p.deny(subject, said)
 		ses.denial.tell(denial{subject: subject, words: said})
 	}
-}
-
-// failedDials dials, and remembers for each server why it could not be
-// reached: nats.go says only that none could be.
-type failedDials struct {
-	ctx context.Context // of the attempt to connect; net.Dialer's interface in nats.go has no other place for it
-
-	mu  sync.Mutex
-	why []string
-}
-
-// Dial implements nats.go's CustomDialer.
-func (f *failedDials) Dial(network, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: connectTimeout}
-	conn, err := dialer.DialContext(f.ctx, network, address)
-	if err != nil {
-		f.mu.Lock()
-		f.why = append(f.why, words(err))
-		f.mu.Unlock()
-	}
-	return conn, err
-}
-
-// unreachable is the same for the same failures, in whichever order they came.
-func (f *failedDials) unreachable() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.why) == 0 {
-		return errors.New("no server can be reached")
-	}
-	slices.Sort(f.why)
-	return errors.New("no server can be reached: " + strings.Join(slices.Compact(f.why), "; "))
 }
 
 // words is the error without what differs from time to time, such as the

@@ -80,7 +80,7 @@ func (f *follower) connected(ctx context.Context) error {
 		return err
 	}
 	defer func() {
-		f.dialer.discovered = ses.nc.DiscoveredServers()
+		f.dialer.hear(ses)
 		ses.close()
 	}()
 	ctx, cancel := context.WithCancel(ctx)

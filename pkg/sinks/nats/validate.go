@@ -226,17 +226,17 @@ func (s *Settings) Same(other sinks.Settings) string {
 	}
 	servers := map[string]bool{}
 	for _, u := range a.urls() {
-		servers[server(u)] = true
+		servers[hostPort(u)] = true
 	}
-	if !slices.ContainsFunc(b.urls(), func(u string) bool { return servers[server(u)] }) {
+	if !slices.ContainsFunc(b.urls(), func(u string) bool { return servers[hostPort(u)] }) {
 		return ""
 	}
 	return "stream, " + settings.Quote(a.JetStream.Stream) + ","
 }
 
-// server is the host and port that a URL leads to; a URL that cannot be read
+// hostPort is the host and port that a URL leads to; a URL that cannot be read
 // leads to itself.
-func server(raw string) string {
+func hostPort(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return raw
