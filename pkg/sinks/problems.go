@@ -39,6 +39,16 @@ func (p *Problems) Now() (connected bool, words string) {
 	return p.connected, p.first()
 }
 
+// Status is how a sink of that kind and name is.
+func (p *Problems) Status(kind, sink string) Status {
+	connected, words := p.Now()
+	s := Status{Type: kind, Connected: connected}
+	if words != "" {
+		s.LastError = "sink " + sink + ": " + words
+	}
+	return s
+}
+
 // first needs mu.
 func (p *Problems) first() string {
 	for _, words := range p.words {
@@ -50,10 +60,15 @@ func (p *Problems) first() string {
 }
 
 // Connect takes note of a connection to the server, and that nothing is wrong
-// any more with these topics, as far as is known.
-func (p *Problems) Connect(server string, mended ...Topic) {
+// any more with these topics, as far as is known. Take, which may be nil, has
+// the connection used from then on: nobody hears of the one without the other,
+// and what is said of the connection is said after that.
+func (p *Problems) Connect(server string, take func(), mended ...Topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if take != nil {
+		take()
+	}
 	if p.connected || p.closed {
 		return // a connection took the place of another
 	}

@@ -127,7 +127,7 @@ func (s *Sink) connect(ctx context.Context, fresh bool) error {
 	if _, err := c.probe(ctx); err != nil {
 		return err
 	}
-	s.problems.Connect(s.dialer.shown)
+	s.problems.Connect(s.dialer.shown, nil)
 	return nil
 }
 
@@ -152,14 +152,7 @@ func (s *Sink) Publisher(sinks.Flow) sinks.Publisher { return &publisher{sink: s
 func (s *Sink) Keeper() sinks.Keeper { return nil }
 
 // Status implements sinks.Sink.
-func (s *Sink) Status() sinks.Status {
-	connected, problem := s.problems.Now()
-	status := sinks.Status{Type: "http", Connected: connected}
-	if problem != "" {
-		status.LastError = "sink " + s.name + ": " + problem
-	}
-	return status
-}
+func (s *Sink) Status() sinks.Status { return s.problems.Status("http", s.name) }
 
 // Reconnect implements sinks.Sink. Requests on their way end as they began.
 func (s *Sink) Reconnect() { signal(s.anew) }
@@ -235,7 +228,7 @@ func (p *publisher) post(ctx context.Context, e *events.Event) error {
 	refused, answered := errors.AsType[*refusal](err)
 	switch {
 	case err == nil:
-		s.problems.Connect(s.dialer.shown)
+		s.problems.Connect(s.dialer.shown, nil)
 		s.problems.Clear(answers)
 		return nil
 	case !answered && ctx.Err() == nil:
@@ -244,7 +237,7 @@ func (p *publisher) post(ctx context.Context, e *events.Event) error {
 	case !answered:
 		return err
 	}
-	s.problems.Connect(s.dialer.shown)
+	s.problems.Connect(s.dialer.shown, nil)
 	err = p.describe(refused, e)
 	if refused.status.ofAll() {
 		s.problems.Set(answers, fmt.Sprintf("%s says %s", s.dialer.shown, refused.status))

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	nethttp "net/http"
 	"os"
 	"strings"
@@ -245,8 +246,8 @@ func TestToken(t *testing.T) {
 	config := settingsFor(r)
 	config.URL += "?code=third-secret"
 	config.Auth.TokenFile = path
-	log := &record{}
-	s := open(t, config, log.logger())
+	log := &settingstest.LogBook{}
+	s := open(t, config, log.Logger(slog.LevelDebug))
 	var said []string
 	deliver := func(version uint64) (err error) {
 		p := s.Publisher(sinks.Flow{})

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -170,9 +171,9 @@ func TestLogin(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			l := test.make(t)
 			server := natstest.Start(t, l.server)
-			var log logBook
+			var log settingstest.LogBook
 			o := options(t, server)
-			o.Auth, o.TLS, o.Logger = l.auth, l.tls, log.logger()
+			o.Auth, o.TLS, o.Logger = l.auth, l.tls, log.Logger(slog.LevelInfo)
 			if err := os.Remove(l.secret); err != nil {
 				t.Fatal(err)
 			}

@@ -113,9 +113,8 @@ func (s *Sink) keepConnected(ctx context.Context) {
 			ses.js, _ = jetstream.NewWithAPIPrefix(ses.nc, ses.api, jetstream.WithPublishAsyncTimeout(ackTimeout),
 				jetstream.WithPublishAsyncMaxPending(maxPending))
 		}
-		s.problems.connect(s.dialer.connectedTo(ses))
 		s.listen(ses)
-		s.current.Store(ses)
+		s.problems.connect(s.dialer.connectedTo(ses), func() { s.current.Store(ses) })
 		s.hints.give(nil) // a request may have been made meanwhile
 		mended := ses.wait(ctx, s.anew)
 		s.current.Store(nil)

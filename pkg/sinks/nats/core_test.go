@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -61,9 +63,9 @@ func TestUnheardEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log logBook
+	var log settingstest.LogBook
 	o := coreOptions(t, server)
-	o.Logger, o.Metrics = log.logger(), metrics
+	o.Logger, o.Metrics = log.Logger(slog.LevelInfo), metrics
 	s := open(t, o)
 	counted := func(want string) {
 		t.Helper()

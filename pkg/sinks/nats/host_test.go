@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -90,8 +91,8 @@ func TestEmbeddedTakesNewSecrets(t *testing.T) {
 	config := embeddedSettings(t)
 	password := file(t, "first")
 	config.Auth = Auth{UserFile: file(t, "bridge"), PasswordFile: password}
-	var log logBook
-	s := openSettings(t, config, sinks.Environment{Logger: log.logger()})
+	var log settingstest.LogBook
+	s := openSettings(t, config, sinks.Environment{Logger: log.Logger(slog.LevelInfo)})
 	in := func(password string) error {
 		nc, err := natsgo.Connect("nats://"+config.Embedded.Address, natsgo.UserInfo("bridge", password))
 		if err == nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"maps"
 	"net/url"
 	"slices"
@@ -346,23 +345,3 @@ func decodeBinary(t testing.TB, m *natsgo.Msg) event.Event {
 	e.DataEncoded = m.Data
 	return e
 }
-
-// logBook keeps what is logged.
-type logBook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *logBook) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *logBook) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
-func (j *logBook) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }

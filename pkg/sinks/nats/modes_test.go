@@ -2,6 +2,7 @@ package nats
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -250,8 +252,8 @@ func TestPurgeIsToldOncePerSink(t *testing.T) {
 	server := natstest.Start(t, "")
 	js := streamsOf(t, client(t, server.URL()))
 	o := options(t, server)
-	var log logBook
-	o.Logger = log.logger()
+	var log settingstest.LogBook
+	o.Logger = log.Logger(slog.LevelInfo)
 	s := open(t, o)
 	var all []sinks.Publisher
 	for _, route := range []string{"orders", "other"} {

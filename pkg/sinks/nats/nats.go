@@ -244,15 +244,12 @@ func (s *Sink) streamPublisher(f sinks.Flow, foreign string) *streamPublisher {
 
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
-	connected, problem := s.problems.Now()
-	status := sinks.Status{Type: "nats", Connected: connected, Notes: append(s.notes.all(), s.unheard.notes()...)}
+	status := s.problems.Status("nats", s.name)
+	status.Notes = append(s.notes.all(), s.unheard.notes()...)
 	if ses := s.current.Load(); ses != nil && s.jetstream != nil {
 		if fit, f, _ := ses.stream.known(time.Time{}); fit {
 			status.Batches = f.batches()
 		}
-	}
-	if problem != "" {
-		status.LastError = "sink " + s.name + ": " + problem
 	}
 	return status
 }

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/crbridge/crbridge/pkg/settings"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -45,14 +47,14 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 
 func TestStateIsLoggedOncePerChange(t *testing.T) {
 	server := natstest.New(t, "")
-	var log logBook
+	var log settingstest.LogBook
 	registry := prometheus.NewRegistry()
 	metrics, err := sinks.NewMetrics(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := options(t, server)
-	o.Logger, o.Metrics = log.logger(), metrics
+	o.Logger, o.Metrics = log.Logger(slog.LevelInfo), metrics
 	s := open(t, o)
 	registry.MustRegister(sinks.NewSet(map[string]sinks.Sink{"main": s}))
 	connected := func(want string) {

@@ -28,7 +28,7 @@ func newProblems(log *slog.Logger) *problems {
 
 // connect takes note of a connection. What is permitted may be another now;
 // what is still denied is said again.
-func (p *problems) connect(server string) { p.Connect(server, permission) }
+func (p *problems) connect(server string, take func()) { p.Connect(server, take, permission) }
 
 // refused: the stream is missing, does not fit or takes nothing.
 func (p *problems) refused(words string) { p.Set(stream, words) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -187,8 +189,8 @@ func TestDeniedSubjectIsToldAndOthersGoOn(t *testing.T) {
 	server := natstest.Start(t, fmt.Sprintf(permissions, `"k8s.*.*.*.*.secret"`, ""))
 	o := options(t, server)
 	asBridge(t, &o)
-	var log logBook
-	o.Logger = log.logger()
+	var log settingstest.LogBook
+	o.Logger = log.Logger(slog.LevelInfo)
 	s := open(t, o)
 	publish(t, s, change(t, "a", 1))
 	p := publisher(t, s)
@@ -241,9 +243,9 @@ func TestDeniedInboxIsTold(t *testing.T) {
 }
 
 func TestCoreNATSSaysThatItIsAtMostOnce(t *testing.T) {
-	var log logBook
+	var log settingstest.LogBook
 	o := options(t, natstest.Start(t, ""))
-	o.JetStream, o.Logger = nil, log.logger()
+	o.JetStream, o.Logger = nil, log.Logger(slog.LevelInfo)
 	s := open(t, o)
 	publish(t, s, change(t, "one", 1))
 	if n := strings.Count(log.String(), "at most once"); n != 1 {

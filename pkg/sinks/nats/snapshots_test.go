@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
 
@@ -151,8 +153,8 @@ func TestDamagedSnapshots(t *testing.T) {
 				purge(t, js, jetstream.WithPurgeSequence(4))
 				want = want[1:]
 			}
-			var log logBook
-			o.Logger = log.logger()
+			var log settingstest.LogBook
+			o.Logger = log.Logger(slog.LevelInfo)
 			_, p, l, c := restart(t, o)
 			if !strings.Contains(log.String(), test.said) || strings.Count(log.String(), "ledger is rebuilt from the stream") == 0 {
 				t.Errorf("not said: %s\n%s", test.said, log.String())

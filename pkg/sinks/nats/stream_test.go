@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -295,9 +297,9 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	var log logBook
+	var log settingstest.LogBook
 	o := options(t, server)
-	o.Logger = log.logger()
+	o.Logger = log.Logger(slog.LevelInfo)
 	o.JetStream.Replicas, o.JetStream.Storage = 3, Memory
 	s := open(t, o)
 	publish(t, s, change(t, "one", 1))

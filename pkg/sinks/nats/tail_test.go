@@ -16,6 +16,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -243,8 +244,8 @@ func TestManyFlowsAreRestoredInOnePass(t *testing.T) {
 		_, err := p.Publish(t.Context(), batchOf(changeOf(t, flow(n), events.Updated, "a", n+1), changeOf(t, flow(n), events.Updated, "b", n+1)))
 		return err
 	})
-	var log logBook
-	o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var log settingstest.LogBook
+	o.Logger = log.Logger(slog.LevelDebug)
 	all(open(t, o).connected(t), func(p sinks.Publisher, n int) error {
 		l := &ledger{}
 		c, err := p.(journal.Journal).Claim(t.Context(), l)

@@ -78,7 +78,7 @@ func open(w io.Writer, env sinks.Environment) *Sink {
 		name: env.Name, problems: sinks.NewProblems(log.With("sink", env.Name), sinks.Connection+1),
 		lines: make(chan line), done: make(chan struct{}),
 	}
-	s.problems.Connect("standard output")
+	s.problems.Connect("standard output", nil)
 	go s.write(w)
 	return s
 }
@@ -99,7 +99,7 @@ func (s *Sink) write(w io.Writer) {
 				err = fmt.Errorf("standard output: %w", err)
 				s.problems.Disconnect(err.Error())
 			} else {
-				s.problems.Connect("standard output")
+				s.problems.Connect("standard output", nil)
 			}
 			l.written <- err
 		case <-s.done:
@@ -115,14 +115,7 @@ func (s *Sink) Publisher(sinks.Flow) sinks.Publisher { return publisher{s} }
 func (s *Sink) Keeper() sinks.Keeper { return nil }
 
 // Status implements sinks.Sink.
-func (s *Sink) Status() sinks.Status {
-	connected, problem := s.problems.Now()
-	status := sinks.Status{Type: "stdout", Connected: connected}
-	if problem != "" {
-		status.LastError = "sink " + s.name + ": " + problem
-	}
-	return status
-}
+func (s *Sink) Status() sinks.Status { return s.problems.Status("stdout", s.name) }
 
 // Reconnect implements sinks.Sink. There are no files to read.
 func (s *Sink) Reconnect() {}

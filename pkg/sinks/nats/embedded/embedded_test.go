@@ -8,13 +8,14 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
+
+	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -150,9 +151,9 @@ func TestItLetsInWhoKnows(t *testing.T) {
 		{"a token", func(o *Options) { o.Token = "secret" }, natsgo.Token("secret")},
 	} {
 		t.Run(test.why, func(t *testing.T) {
-			var log logBook
+			var log settingstest.LogBook
 			o := options(t)
-			o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			o.Logger = log.Logger(slog.LevelDebug)
 			test.change(&o)
 			s := start(t, o)
 			defer stop(t, s)
@@ -180,22 +181,4 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	} else if !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-}
-
-// logBook keeps what is logged.
-type logBook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
