@@ -81,17 +81,17 @@ func TestReplicasOfTheConfiguration(t *testing.T) {
 }
 
 // TestLatestState shows the recipe of docs/subscribing.md for the latest state
-// of every object: a stream that keeps one message of each subject, read from
-// the last one of each. A subscriber that comes late gets each object once, as
-// it is, and then what changes; the bridge's ledger is complete all the same,
-// after a crash too.
+// of every object: a stream that keeps one message of each subject for ever, read
+// from the last one of each. A subscriber that comes late gets each object once,
+// as it is, and then what changes; the bridge's ledger is complete all the same,
+// after a crash too, and after the ends of objects were purged.
 func TestLatestState(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	w := newWorld(t)
 	k := w.kind
 	k.create(t)
 	b := startBridge(t, config{kubeconfig: w.cp.AdminKubeconfig(), body: "routes:\n" + k.route("test") +
-		fmt.Sprintf("sinks: {main: {nats: {url: %q, subject: 'k8s.{cluster}.{group}.{resource}.{namespace}.{name}.{route}', jetstream: {stream: K8S, maxMsgsPerSubject: 1}}}}\n", w.nats.URL())})
+		fmt.Sprintf("sinks: {main: {nats: {url: %q, subject: 'k8s.{cluster}.{group}.{resource}.{namespace}.{name}.{route}', jetstream: {stream: K8S, maxMsgsPerSubject: 1, maxAge: 0s}}}}\n", w.nats.URL())})
 	b.waitState(t, k.name, "test", "running")
 	const objects, changes = 10, 5
 	for i := range objects {
@@ -177,5 +177,79 @@ func TestLatestState(t *testing.T) {
 	}
 	if f := b.waitState(t, k.name, "test", "running"); !f.Fenced || f.Reason != "" {
 		t.Errorf("after the crash: %+v", f)
+	}
+	reader.Stop()
+
+	// While the subscriber is away one object ends, and another gives its name to
+	// a successor, which takes the place of its end.
+	old := w.snapshot(t)["o6"].attributes["uid"]
+	k.drop(t, "o5")
+	k.drop(t, "o6")
+	k.add(t, "o6", map[string]any{"size": int64(6)})
+	want["o5"], want["o6"] = "deleted default/o5", "created default/o6 6"
+	same()
+	about := w.snapshot(t)
+	if about["o5"].what() != "deleted default/o5" || about["o6"].what() != "created default/o6" || about["o6"].attributes["uid"] == old {
+		t.Errorf("after its absence a subscriber gets %s and %s", about["o5"].what(), about["o6"].what())
+	}
+
+	// An end that was purged is told to nobody, by the bridge neither: who has a
+	// copy sees that the snapshot does not name the object.
+	stream, err := w.stream.js.Stream(t.Context(), "K8S")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject(about["o5"].subject)); err != nil {
+		t.Fatal(err)
+	}
+	delete(want, "o5")
+	b.Kill()
+	k.set(t, "o1", "size", 8)
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want["o1"] = "updated default/o1 8"
+	same()
+	if got := slices.Sorted(maps.Keys(w.snapshot(t))); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+		t.Errorf("the snapshot names %v", got)
+	}
+	if f := b.waitState(t, k.name, "test", "running"); !f.Fenced || f.Reason != "" {
+		t.Errorf("after a purge and a crash: %+v", f)
+	}
+}
+
+// snapshot reads the newest event of each object, by name, as a subscriber does
+// that keeps a copy: it is whole when nothing is pending.
+func (w *world) snapshot(t *testing.T) map[string]message {
+	t.Helper()
+	consumer, err := w.stream.js.OrderedConsumer(t.Context(), "K8S", jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{"k8s.>"}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Stop()
+	newest := map[string]message{}
+	for {
+		m, err := reader.Next(jetstream.NextMaxWait(patience))
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := decode(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest[decoded.attributes["name"]] = decoded
+		about, err := m.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if about.NumPending == 0 {
+			return newest
+		}
 	}
 }
