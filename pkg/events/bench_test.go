@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // BenchmarkNew is the cost of one event, by the size of its object. Bytes per
@@ -15,7 +16,7 @@ func BenchmarkNew(b *testing.B) {
 			b.Run(fmt.Sprintf("fields=%d/managed=%t", fields, managed), func(b *testing.B) {
 				c := events.Change{
 					Type: events.Updated, Namespace: "eu", Name: "o-1", UID: "0b6a1b9e-4c0e-4f5c-9d5e-0a7b7e6f1c2d",
-					ResourceVersion: 123456, Object: object(fields, managed), Observed: observed,
+					ResourceVersion: 123456, Object: ordered(b, fields, managed), Observed: observed,
 				}
 				b.ReportAllocs()
 				for b.Loop() {
@@ -43,8 +44,9 @@ func BenchmarkExpand(b *testing.B) {
 	}
 }
 
-// object has as many fields in its spec as told, each a small object itself.
-func object(fields int, managed bool) map[string]any {
+// ordered has as many fields in its spec as told, each a small object itself.
+func ordered(b *testing.B, fields int, managed bool) *object.Object {
+	b.Helper()
 	spec := make(map[string]any, fields)
 	owned := make(map[string]any, fields)
 	for i := range fields {
@@ -61,5 +63,9 @@ func object(fields int, managed bool) map[string]any {
 			"manager": "kubectl", "operation": "Apply", "fieldsV1": map[string]any{"f:spec": owned},
 		}}
 	}
-	return map[string]any{"apiVersion": "shop.example.com/v1", "kind": "Order", "metadata": metadata, "spec": spec}
+	o, err := object.Of(map[string]any{"apiVersion": "shop.example.com/v1", "kind": "Order", "metadata": metadata, "spec": spec})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return o
 }

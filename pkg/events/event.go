@@ -10,6 +10,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
+
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // Type is what happened to an object.
@@ -125,11 +127,10 @@ type Change struct {
 	Name            string
 	UID             string
 	ResourceVersion uint64
-	// Object is the object's content, as Payload.Visible gives it; nil for an
-	// end of which nothing but the object's identity is known. Old is what it
-	// was like before; nil where that is not known. Both are read, never
-	// changed or kept.
-	Object, Old map[string]any
+	// Object is the object, as Payload.Visible gives it; nil for an end of which
+	// nothing but the object's identity is known. Old is what it was like
+	// before; nil where that is not known. Neither is kept.
+	Object, Old *object.Object
 	// Inferred marks a deletion that was deduced from the object's absence.
 	Inferred bool
 	// Coalesced marks an update that may stand for several versions.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/wI2L/jsondiff"
 
 	"github.com/crbridge/crbridge/pkg/events/fieldpath"
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // Content is what an event's data is made of.
@@ -34,6 +36,8 @@ const LastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
 var (
 	managedFields = fieldpath.Must("metadata.managedFields")
 	lastApplied   = fieldpath.Must("metadata.annotations['" + LastAppliedAnnotation + "']")
+	// annotations go with kubectl's, where that was the only one.
+	annotations = fieldpath.Must("metadata.annotations")
 
 	// identity is what an event is about; it is in its attributes as well.
 	identity = []fieldpath.Path{
@@ -57,8 +61,9 @@ type PayloadOptions struct {
 // the zero options.
 type Payload struct {
 	content Content
-	drop    []fieldpath.Path
-	redact  []fieldpath.Path
+	// visible hides what is to be redacted; nil where nothing is. shape makes
+	// what is in the data of what is visible.
+	visible, shape *fieldpath.Editor
 }
 
 // OptionError says which of PayloadOptions is wrong, and why: Err is a
@@ -88,11 +93,12 @@ func NewPayload(o PayloadOptions) (*Payload, error) {
 	default:
 		return nil, &OptionError{"content", -1, fmt.Errorf("%q: there are object, metadata and change", o.Content)}
 	}
-	var err error
-	if p.drop, err = paths("drop", o.Drop, notIdentity); err != nil {
+	drop, err := paths("drop", o.Drop, notIdentity)
+	if err != nil {
 		return nil, err
 	}
-	if p.redact, err = paths("redact", o.Redact, notIdentity); err != nil {
+	redact, err := paths("redact", o.Redact, notIdentity)
+	if err != nil {
 		return nil, err
 	}
 	keep, err := paths("keep", o.Keep, func(path fieldpath.Path) error {
@@ -113,9 +119,19 @@ func NewPayload(o PayloadOptions) (*Payload, error) {
 			kept = kept || k.Equal(path)
 		}
 		if !kept {
-			p.drop = append(p.drop, path)
+			drop = append(drop, path)
 		}
 	}
+	if len(redact) > 0 {
+		p.visible = fieldpath.NewEditor(fieldpath.Edit{
+			Remove: []fieldpath.Path{managedFields, lastApplied}, Replace: redact, Value: strconv.Quote(Redacted),
+		})
+	}
+	shape := fieldpath.Edit{Remove: drop, Prune: []fieldpath.Path{annotations}}
+	if p.content == ContentMetadata {
+		shape.Members = []string{"apiVersion", "kind", "metadata"}
+	}
+	p.shape = fieldpath.NewEditor(shape)
 	return p, nil
 }
 
@@ -144,32 +160,40 @@ func notIdentity(path fieldpath.Path) error {
 }
 
 // defaultPayload is that of the zero options.
-var defaultPayload = &Payload{content: ContentObject, drop: []fieldpath.Path{managedFields, lastApplied}}
+var defaultPayload = func() *Payload {
+	p, err := NewPayload(PayloadOptions{})
+	if err != nil {
+		panic(err) // it has nothing that could be wrong
+	}
+	return p
+}()
 
 // Visible is the object as it may be seen beyond the API server's client: what
 // is to be redacted is, and nothing is in it that may hold a copy of that. It
 // comes before everything else: filters, what is kept for comparison, queues,
-// logs and New get nothing but what it gives. The object itself stays as it is;
-// what is not changed is shared with it.
-func (p *Payload) Visible(object map[string]any) map[string]any {
-	if p == nil || len(p.redact) == 0 {
-		return object
+// logs and New get nothing but what it gives.
+func (p *Payload) Visible(o *object.Object) (*object.Object, error) {
+	if p == nil || p.visible == nil {
+		return o, nil
 	}
-	object = fieldpath.Remove(object, []fieldpath.Path{managedFields, lastApplied})
-	return fieldpath.Replace(object, p.redact, Redacted)
+	text, err := p.visible.Apply(o.JSON)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Key(), err)
+	}
+	return o.With(text), nil
 }
 
 // data is the event's data.
 func (p *Payload) data(o Origin, c Change) ([]byte, error) {
-	object, err := p.object(o, c, c.Object)
+	is, err := p.object(o, c, c.Object)
 	if err != nil || p.content != ContentChange {
-		return object, err
+		return is, err
 	}
 	change := struct {
 		Object    json.RawMessage `json:"object"`
 		OldObject json.RawMessage `json:"oldObject,omitempty"`
 		Patch     jsondiff.Patch  `json:"patch,omitempty"`
-	}{Object: object}
+	}{Object: is}
 	if c.Type == Updated && c.Old != nil {
 		if change.OldObject, err = p.object(o, c, c.Old); err != nil {
 			return nil, err
@@ -190,43 +214,13 @@ func unmarshalNumbers(data []byte, into any) error {
 	return d.Decode(into)
 }
 
-// object is an object as JSON, in the shape that it has in the data: or its
-// identity, where nothing else of it is known.
-func (p *Payload) object(o Origin, c Change, object map[string]any) ([]byte, error) {
-	if object == nil {
-		object = identityOf(o, c)
+// object is an object in the shape that it has in the data: or its identity,
+// where nothing else of it is known.
+func (p *Payload) object(o Origin, c Change, of *object.Object) ([]byte, error) {
+	if of == nil {
+		return encode(identityOf(o, c))
 	}
-	object = withoutEmptied(object, fieldpath.Remove(object, p.drop))
-	if p.content == ContentMetadata {
-		object = metadataOf(object)
-	}
-	return encode(object)
-}
-
-// withoutEmptied leaves out annotations where kubectl's was the only one.
-func withoutEmptied(before, after map[string]any) map[string]any {
-	metadata, _ := after["metadata"].(map[string]any)
-	annotations, is := metadata["annotations"].(map[string]any)
-	if !is || len(annotations) > 0 {
-		return after
-	}
-	metadata, _ = before["metadata"].(map[string]any)
-	if all, _ := metadata["annotations"].(map[string]any); len(all) == 0 {
-		return after // so the API server had it
-	}
-	return fieldpath.Remove(after, []fieldpath.Path{annotationsPath})
-}
-
-var annotationsPath = fieldpath.Must("metadata.annotations")
-
-func metadataOf(object map[string]any) map[string]any {
-	only := map[string]any{}
-	for _, name := range []string{"apiVersion", "kind", "metadata"} {
-		if value, ok := object[name]; ok {
-			only[name] = value
-		}
-	}
-	return only
+	return p.shape.Apply(of.JSON)
 }
 
 func identityOf(o Origin, c Change) map[string]any {

@@ -1,19 +1,21 @@
 package flow
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
@@ -64,11 +66,11 @@ func BenchmarkRules(b *testing.B) {
 			go r.run(true)
 			<-follows
 			const names = 1000
-			objects := make([]*unstructured.Unstructured, names)
+			objects := make([]versions, names)
 			for i := range objects {
-				objects[i] = large(fmt.Sprint("o", i), i+1)
+				objects[i] = large(fmt.Sprint("o", i))
 			}
-			list(b.Context(), r, names+1, objects...)
+			tellAll(b, r, objects)
 			size := 0
 			for _, kept := range r.past {
 				size += len(kept.content)
@@ -77,10 +79,7 @@ func BenchmarkRules(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				version++
-				o := objects[version%names]
-				o.SetResourceVersion(fmt.Sprint(version))
-				o.Object["spec"].(map[string]any)["size"] = int64(version) //nolint:forcetypeassert // it was made so
-				r.Changed(b.Context(), o)
+				r.watchers[0].Changed(b.Context(), objects[version%names].at(version))
 			}
 			each := float64(b.Elapsed().Nanoseconds()) / float64(b.N)
 			if row.name == "none" {
@@ -96,14 +95,44 @@ func BenchmarkRules(b *testing.B) {
 	}
 }
 
-// large is an object of about 2 KiB of JSON.
-func large(name string, version int) *unstructured.Unstructured {
-	o := object(name, "", version)
+// versions is an object of about 2 KiB of JSON, as a watch brings it. Each
+// version has its own size.
+type versions struct {
+	of   *object.Object
+	text [][]byte // what is between its numbers
+}
+
+func large(name string) versions {
+	const number = 999999999
+	u := thing(name, "", number)
 	items := make([]any, 20)
 	for i := range items {
 		items[i] = map[string]any{"sku": fmt.Sprintf("sku-%s-%d", name, i), "count": int64(i), "note": strings.Repeat("n", 20) + name}
 	}
-	o.Object["spec"] = map[string]any{"size": int64(0), "items": items, "tags": slices.Repeat([]any{"a tag"}, 10)}
-	o.Object["status"] = map[string]any{"ready": true, "observed": int64(version)}
-	return o
+	u.Object["spec"] = map[string]any{"size": int64(number), "items": items, "tags": slices.Repeat([]any{"a tag"}, 10)}
+	u.Object["status"] = map[string]any{"ready": true}
+	o := asSent(u)
+	return versions{o, bytes.Split(o.JSON, []byte(strconv.Itoa(number)))}
+}
+
+// at is the object in that version.
+func (v versions) at(version int) *object.Object {
+	n := strconv.Itoa(version)
+	return &object.Object{
+		Namespace: v.of.Namespace, Name: v.of.Name, UID: v.of.UID, ResourceVersion: n, JSON: bytes.Join(v.text, []byte(n)),
+	}
+}
+
+// tellAll tells the run of a list of all of them.
+func tellAll(b *testing.B, r *Run, objects []versions) {
+	b.Helper()
+	w := r.watchers[0]
+	version := strconv.Itoa(len(objects) + 1)
+	if err := w.ListStarted(b.Context(), version); err != nil {
+		b.Fatal(err)
+	}
+	for i := range objects {
+		w.Listed(b.Context(), objects[i].at(i+1))
+	}
+	w.ListFinished(b.Context(), version)
 }

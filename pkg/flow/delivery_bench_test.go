@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/synadia-io/orbit.go/jetstreamext"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -61,7 +60,7 @@ type delivery struct {
 	atomic  bool
 	run     *Run
 	counted *counting
-	objects []*unstructured.Unstructured
+	objects []versions
 	version int
 	beside  int // messages that were published to the other stream
 	from    uint64
@@ -89,7 +88,7 @@ func newDelivery(b *testing.B, atomic bool) *delivery {
 		b.Fatal(err)
 	}
 	b.Cleanup(nc.Close)
-	d := &delivery{atomic: atomic, counted: &counting{durable: make(chan int, 1<<20)}, objects: make([]*unstructured.Unstructured, 1000)}
+	d := &delivery{atomic: atomic, counted: &counting{durable: make(chan int, 1<<20)}, objects: make([]versions, 1000)}
 	if d.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(window)); err != nil {
 		b.Fatal(err)
 	}
@@ -133,10 +132,10 @@ func newDelivery(b *testing.B, atomic bool) *delivery {
 	})
 	<-follows
 	for i := range d.objects {
-		d.objects[i] = large(fmt.Sprint("o", i), i+1)
+		d.objects[i] = large(fmt.Sprint("o", i))
 	}
 	d.version = len(d.objects) + 1
-	list(b.Context(), d.run, d.version, d.objects...)
+	tellAll(b, d.run, d.objects)
 	d.wait(len(d.objects))
 	return d
 }
@@ -159,10 +158,7 @@ func (d *delivery) byFlow(b *testing.B, count int) time.Duration {
 	began := time.Now()
 	for range count {
 		d.version++
-		o := d.objects[d.version%len(d.objects)]
-		o.SetResourceVersion(fmt.Sprint(d.version))
-		o.Object["spec"].(map[string]any)["size"] = int64(d.version) //nolint:forcetypeassert // it was made so
-		d.run.Changed(b.Context(), o)
+		d.run.watchers[0].Changed(b.Context(), d.objects[d.version%len(d.objects)].at(d.version))
 	}
 	d.wait(count)
 	return time.Since(began)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
@@ -202,26 +203,37 @@ func (h *harness) start(ctx context.Context) *Run {
 func (r *Run) ListStarted(ctx context.Context, version string) error {
 	return r.watchers[0].ListStarted(ctx, version)
 }
-func (r *Run) Listed(ctx context.Context, o *unstructured.Unstructured) { r.watchers[0].Listed(ctx, o) }
+func (r *Run) Listed(ctx context.Context, o *unstructured.Unstructured) {
+	r.watchers[0].Listed(ctx, asSent(o))
+}
 func (r *Run) ListFinished(ctx context.Context, version string) {
 	r.watchers[0].ListFinished(ctx, version)
 }
 func (r *Run) Changed(ctx context.Context, o *unstructured.Unstructured) {
-	r.watchers[0].Changed(ctx, o)
+	r.watchers[0].Changed(ctx, asSent(o))
 }
 func (r *Run) Deleted(ctx context.Context, o *unstructured.Unstructured) {
-	r.watchers[0].Deleted(ctx, o)
+	r.watchers[0].Deleted(ctx, asSent(o))
 }
 func (r *Run) Progressed(ctx context.Context, version string) { r.watchers[0].Progressed(ctx, version) }
 func (r *Run) Condition(err error)                            { r.watchers[0].Condition(err) }
 
-// object makes an object; equal letters have equal uids.
-func object(name, incarnation string, version int) *unstructured.Unstructured {
+// thing makes an object; equal letters have equal uids.
+func thing(name, incarnation string, version int) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget"}}
 	o.SetNamespace("ns")
 	o.SetName(name)
 	o.SetUID(types.UID(uuid.NewSHA1(uuid.Nil, []byte(name+incarnation)).String()))
 	o.SetResourceVersion(strconv.Itoa(version))
+	return o
+}
+
+// asSent is an object as the API server sends it.
+func asSent(u *unstructured.Unstructured) *object.Object {
+	o, err := object.Of(u.Object)
+	if err != nil {
+		panic(err) // a test that makes something up that is no JSON
+	}
 	return o
 }
 
@@ -236,7 +248,7 @@ func listOf(ctx context.Context, w *watcher, version int, objects ...*unstructur
 		return
 	}
 	for _, o := range objects {
-		w.Listed(ctx, o)
+		w.Listed(ctx, asSent(o))
 	}
 	w.ListFinished(ctx, strconv.Itoa(version))
 }
@@ -252,81 +264,81 @@ func TestComparison(t *testing.T) {
 		want     []string
 	}{
 		{"the first list of a CRD that came later", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5), object("b", "", 7))
+			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 7))
 		}, []string{"created ns/a@5", "created ns/b@7"}},
 		{"the first list of a CRD that was there", true, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5))
-			r.Changed(ctx, object("b", "", 11))
+			list(ctx, r, 10, thing("a", "", 5))
+			r.Changed(ctx, thing("b", "", 11))
 		}, []string{"existing ns/a@5", "created ns/b@11"}},
 		{"a life", false, func(r *Run) {
 			list(ctx, r, 1)
-			r.Changed(ctx, object("a", "", 2))
-			r.Changed(ctx, object("a", "", 3))
-			r.Deleted(ctx, object("a", "", 4))
+			r.Changed(ctx, thing("a", "", 2))
+			r.Changed(ctx, thing("a", "", 3))
+			r.Deleted(ctx, thing("a", "", 4))
 		}, []string{"created ns/a@2", "updated ns/a@3", "deleted ns/a@4"}},
 		{"a list that has nothing new is nothing", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5))
-			list(ctx, r, 20, object("a", "", 5))
+			list(ctx, r, 10, thing("a", "", 5))
+			list(ctx, r, 20, thing("a", "", 5))
 		}, []string{"created ns/a@5"}},
 		{"a list finds what was missed", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5), object("b", "", 6), object("c", "", 7))
-			list(ctx, r, 20, object("a", "", 15), object("c", "", 7), object("d", "", 16))
+			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6), thing("c", "", 7))
+			list(ctx, r, 20, thing("a", "", 15), thing("c", "", 7), thing("d", "", 16))
 		}, []string{
 			"created ns/a@5", "created ns/b@6", "created ns/c@7",
 			"updated ns/a@15 coalesced", "created ns/d@16", "deleted ns/b@20 inferred",
 		}},
 		{"a list finds a namesake", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "1", 5))
-			list(ctx, r, 20, object("a", "2", 15))
+			list(ctx, r, 10, thing("a", "1", 5))
+			list(ctx, r, 20, thing("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
 		{"the watch brings a namesake whose forebear's end was missed", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "1", 5))
-			r.Changed(ctx, object("a", "2", 15))
+			list(ctx, r, 10, thing("a", "1", 5))
+			r.Changed(ctx, thing("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred", "created ns/a@15"}},
 		{"the watch brings the end of a namesake that was missed", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "1", 5))
-			r.Deleted(ctx, object("a", "2", 15))
+			list(ctx, r, 10, thing("a", "1", 5))
+			r.Deleted(ctx, thing("a", "2", 15))
 		}, []string{"created ns/a@5", "deleted ns/a@14 inferred"}},
 		{"the watch repeats itself", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5))
-			r.Changed(ctx, object("a", "", 5))
-			r.Changed(ctx, object("a", "", 4))
-			r.Deleted(ctx, object("b", "", 6))
+			list(ctx, r, 10, thing("a", "", 5))
+			r.Changed(ctx, thing("a", "", 5))
+			r.Changed(ctx, thing("a", "", 4))
+			r.Deleted(ctx, thing("b", "", 6))
 		}, []string{"created ns/a@5"}},
 		{"the watch tells of a life that is over", false, func(r *Run) {
 			list(ctx, r, 1)
-			r.Changed(ctx, object("a", "", 2))
-			r.Deleted(ctx, object("a", "", 3))
-			r.Changed(ctx, object("a", "", 2))
-			r.Deleted(ctx, object("a", "", 3))
+			r.Changed(ctx, thing("a", "", 2))
+			r.Deleted(ctx, thing("a", "", 3))
+			r.Changed(ctx, thing("a", "", 2))
+			r.Deleted(ctx, thing("a", "", 3))
 		}, []string{"created ns/a@2", "deleted ns/a@3"}},
 		{"a list that was given up does not count", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
+			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6))
 			_ = r.ListStarted(ctx, "15")
-			r.Listed(ctx, object("a", "", 5))
-			list(ctx, r, 20, object("a", "", 5), object("b", "", 6))
+			r.Listed(ctx, thing("a", "", 5))
+			list(ctx, r, 20, thing("a", "", 5), thing("b", "", 6))
 		}, []string{"created ns/a@5", "created ns/b@6"}},
 		{"what came after the first list is not existing, whether or not that list is durable yet", true, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5))
-			list(ctx, r, 20, object("a", "", 5), object("b", "", 15))
+			list(ctx, r, 10, thing("a", "", 5))
+			list(ctx, r, 20, thing("a", "", 5), thing("b", "", 15))
 		}, []string{"existing ns/a@5", "created ns/b@15"}},
 		{"an old watch repeats the lives of namesakes", false, func(r *Run) {
-			list(ctx, r, 10, object("o", "A", 5))
+			list(ctx, r, 10, thing("o", "A", 5))
 			_ = r.ListStarted(ctx, "15")
-			r.Listed(ctx, object("o", "C", 14)) // and the list is given up
-			r.Deleted(ctx, object("o", "A", 11))
-			r.Changed(ctx, object("o", "B", 12))
-			r.Deleted(ctx, object("o", "B", 13))
-			r.Changed(ctx, object("o", "C", 14))
+			r.Listed(ctx, thing("o", "C", 14)) // and the list is given up
+			r.Deleted(ctx, thing("o", "A", 11))
+			r.Changed(ctx, thing("o", "B", 12))
+			r.Deleted(ctx, thing("o", "B", 13))
+			r.Changed(ctx, thing("o", "C", 14))
 		}, []string{"created ns/o@5", "deleted ns/o@13 inferred", "created ns/o@14"}},
 		{"bookmarks are nothing", false, func(r *Run) {
-			list(ctx, r, 10, object("a", "", 5))
+			list(ctx, r, 10, thing("a", "", 5))
 			r.Progressed(ctx, "20")
 		}, []string{"created ns/a@5"}},
 		{"an object that cannot be understood is left out, and the rest goes on", false, func(r *Run) {
-			o := object("x", "", 5)
+			o := thing("x", "", 5)
 			o.SetUID("not a uid")
-			list(ctx, r, 10, o, object("a", "", 6))
+			list(ctx, r, 10, o, thing("a", "", 6))
 		}, []string{"created ns/a@6"}},
 	} {
 		t.Run(row.why, func(t *testing.T) {
@@ -351,16 +363,16 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
 	first := h.start(ctx)
-	list(ctx, first, 10, object("a", "", 5))
+	list(ctx, first, 10, thing("a", "", 5))
 	h.out.wait(t, "created ns/a@5")
 	eventually(t, func() bool { _, listed := h.flow.ledger.resume(allNamespaces); return listed })
 
 	// The sink stores b and the answer is lost; c it does not store.
 	h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
-	first.Changed(ctx, object("b", "", 11))
+	first.Changed(ctx, thing("b", "", 11))
 	h.out.wait(t, "created ns/a@5", "created ns/b@11")
-	first.Changed(ctx, object("c", "", 12))
-	first.Deleted(ctx, object("a", "", 13))
+	first.Changed(ctx, thing("c", "", 12))
+	first.Deleted(ctx, thing("a", "", 13))
 	eventually(t, func() bool { return h.flow.Status().State == Blocked })
 	first.Stop(0)
 	<-first.Done()
@@ -375,9 +387,9 @@ func TestLedgerFollowsAcks(t *testing.T) {
 	// twice under one id is the sink's to notice.
 	h.out.set(nil)
 	second := h.start(ctx)
-	second.Changed(ctx, object("b", "", 11))
-	second.Changed(ctx, object("c", "", 12))
-	second.Deleted(ctx, object("a", "", 13))
+	second.Changed(ctx, thing("b", "", 11))
+	second.Changed(ctx, thing("c", "", 12))
+	second.Deleted(ctx, thing("a", "", 13))
 	h.out.wait(t, "created ns/a@5", "created ns/b@11", "created ns/c@12", "deleted ns/a@13")
 	second.Stop(time.Minute)
 	<-second.Done()
@@ -400,7 +412,7 @@ func TestPartOfABatch(t *testing.T) {
 		return 1, 1, errors.New("busy")
 	})
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 1), object("b", "", 2), object("c", "", 3), object("d", "", 4), object("e", "", 5))
+	list(ctx, r, 10, thing("a", "", 1), thing("b", "", 2), thing("c", "", 3), thing("d", "", 4), thing("e", "", 5))
 	h.out.wait(t, "created ns/a@1", "created ns/b@2", "created ns/c@3", "created ns/d@4", "created ns/e@5")
 	eventually(t, func() bool { return h.flow.Status().Delivered == 5 })
 }
@@ -424,13 +436,13 @@ func TestDrain(t *testing.T) {
 		}, []string{"deleted ns/a@20 inferred"}},
 		{"a deletion that is still on its way is better than a deduced one", func(_ *harness, r *Run) {
 			r.Drain(20)
-			r.Deleted(ctx, object("a", "", 15))
+			r.Deleted(ctx, thing("a", "", 15))
 			r.Condition(gone)
 		}, []string{"deleted ns/a@15"}},
 		{"the next incarnation's objects stay", func(_ *harness, r *Run) {
 			r.Drain(20)
-			r.Changed(ctx, object("a", "next", 25))
-			r.Changed(ctx, object("b", "next", 26))
+			r.Changed(ctx, thing("a", "next", 25))
+			r.Changed(ctx, thing("b", "next", 26))
 			r.Condition(gone)
 		}, []string{"deleted ns/a@24 inferred", "created ns/a@25", "created ns/b@26"}},
 		{"twice is once", func(_ *harness, r *Run) {
@@ -454,7 +466,7 @@ func TestDrain(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			h := newHarness(t)
 			r := h.start(ctx)
-			list(ctx, r, 10, object("a", "", 5))
+			list(ctx, r, 10, thing("a", "", 5))
 			h.out.wait(t, "created ns/a@5")
 			row.tell(h, r)
 			<-r.Done()
@@ -478,7 +490,7 @@ func TestDrainGivenUp(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
+	list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
 	r.Condition(apierrors.NewNotFound(schema.GroupResource{}, ""))
@@ -512,7 +524,7 @@ func TestRecreatedCRD(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "1", 5), object("b", "1", 6))
+	list(ctx, r, 10, thing("a", "1", 5), thing("b", "1", 6))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6")
 	r.Stop(time.Minute)
 	<-r.Done()
@@ -521,7 +533,7 @@ func TestRecreatedCRD(t *testing.T) {
 	if position, listed := h.flow.ledger.resume(allNamespaces); position != 0 || listed {
 		t.Fatalf("the new CRD's watch would begin at %d of the old one's history, listed is %v", position, listed)
 	}
-	list(ctx, r, 30, object("a", "2", 25))
+	list(ctx, r, 30, thing("a", "2", 25))
 	h.out.wait(t, "created ns/a@5", "created ns/b@6", "deleted ns/a@24 inferred", "created ns/a@25", "deleted ns/b@30 inferred")
 }
 
@@ -537,7 +549,7 @@ func TestBlockedFlowIsBounded(t *testing.T) {
 	go func() {
 		defer close(told)
 		for i := range 1000 {
-			o := object("o"+strconv.Itoa(i), "", i+1)
+			o := thing("o"+strconv.Itoa(i), "", i+1)
 			o.Object["spec"] = padding
 			r.Changed(r.following, o)
 			if r.following.Err() != nil {
@@ -584,14 +596,14 @@ func TestInDoubt(t *testing.T) {
 	}{
 		{"it is still there", func(h *harness) *Run {
 			r := h.start(ctx)
-			list(ctx, r, 20, object("a", "1", 5))
-			r.Changed(ctx, object("a", "1", 21))
+			list(ctx, r, 20, thing("a", "1", 5))
+			r.Changed(ctx, thing("a", "1", 21))
 			return r
 		}, []string{"updated ns/a@21"}},
 		{"the watch tells of it again", func(h *harness) *Run {
 			r := h.start(ctx)
-			r.Changed(ctx, object("a", "1", 5))
-			r.Deleted(ctx, object("a", "1", 6))
+			r.Changed(ctx, thing("a", "1", 5))
+			r.Deleted(ctx, thing("a", "1", 6))
 			return r
 		}, []string{"deleted ns/a@6"}},
 		{"it is gone", func(h *harness) *Run {
@@ -604,7 +616,7 @@ func TestInDoubt(t *testing.T) {
 		{"its CRD is another, and so is it", func(h *harness) *Run {
 			h.target.CRD = "crd-2"
 			r := h.start(ctx)
-			list(ctx, r, 20, object("a", "2", 15))
+			list(ctx, r, 20, thing("a", "2", 15))
 			return r
 		}, []string{"deleted ns/a@14 inferred", "created ns/a@15"}},
 	} {
@@ -614,7 +626,7 @@ func TestInDoubt(t *testing.T) {
 			list(ctx, first, 4)
 			eventually(t, func() bool { _, listed := h.flow.ledger.resume(allNamespaces); return listed })
 			h.out.set(func(int) (int, int, error) { return 1, 0, errors.New("connection lost") })
-			first.Changed(ctx, object("a", "1", 5))
+			first.Changed(ctx, thing("a", "1", 5))
 			h.out.wait(t, "created ns/a@5")
 			first.Stop(0)
 			<-first.Done()
@@ -636,14 +648,14 @@ func TestScopeChangesUnseen(t *testing.T) {
 	ctx := t.Context()
 	h := newHarness(t)
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 5))
+	list(ctx, r, 10, thing("a", "", 5))
 	h.out.wait(t, "created ns/a@5")
 	r.Stop(time.Minute)
 	<-r.Done()
 
 	h.target.CRD, h.target.Resource.Namespaced = "crd-2", false
 	r = h.start(ctx)
-	b := object("b", "", 25)
+	b := thing("b", "", 25)
 	b.SetNamespace("")
 	list(ctx, r, 30, b)
 	h.out.wait(t, "created ns/a@5", "created b@25", "deleted ns/a@30 inferred")
@@ -658,7 +670,7 @@ func TestPositionStaysBehindWhatWasDropped(t *testing.T) {
 		after func(context.Context, *Run)
 	}{
 		{"a bookmark", func(ctx context.Context, r *Run) { r.Progressed(ctx, "12") }},
-		{"the end of an object that nobody was told of", func(ctx context.Context, r *Run) { r.Deleted(ctx, object("u", "", 12)) }},
+		{"the end of an object that nobody was told of", func(ctx context.Context, r *Run) { r.Deleted(ctx, thing("u", "", 12)) }},
 		{"the end of a list", func(ctx context.Context, r *Run) { r.ListFinished(ctx, "12") }},
 	} {
 		t.Run(row.why, func(t *testing.T) {
@@ -667,7 +679,7 @@ func TestPositionStaysBehindWhatWasDropped(t *testing.T) {
 			list(t.Context(), r, 10)
 			ending, cancel := context.WithCancel(t.Context())
 			cancel()
-			r.Changed(ending, object("x", "", 11))
+			r.Changed(ending, thing("x", "", 11))
 			row.after(ending, r)
 			r.Stop(time.Minute)
 			<-r.Done()
@@ -685,7 +697,7 @@ func TestGaugeOfARunThatGaveUp(t *testing.T) {
 	h := newHarness(t)
 	h.out.set(func(int) (int, int, error) { return 0, 0, errors.New("down") })
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 5))
+	list(ctx, r, 10, thing("a", "", 5))
 	r.Stop(0)
 	<-r.Done()
 	if n := testutil.ToFloat64(r.series.pending); n != 0 {

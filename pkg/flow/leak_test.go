@@ -27,7 +27,7 @@ func TestRunsLeaveNothing(t *testing.T) {
 		}
 		go r.run(true)
 		<-follows
-		list(ctx, r, 10, object("a", "", 5))
+		list(ctx, r, 10, thing("a", "", 5))
 		r.Condition(apierrors.NewNotFound(schema.GroupResource{}, ""))
 		r.Drain(20)
 		<-r.Done()

@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/crbridge/crbridge/internal/failpoint"
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/events/changes"
+	"github.com/crbridge/crbridge/pkg/events/when"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // changed makes events of what is new about an object. Its uid tells one
 // bearer of a name from the next: the new one's arrival is the old one's end.
-func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured, key string, seen row, inList bool) {
+func (w *watcher) changed(ctx context.Context, o *object.Object, key string, seen row, inList bool) {
 	r := w.run
 	seen.list = w.list
 	i := item{key: key, row: seen, progress: w.at(seen.version)}
@@ -48,10 +49,15 @@ func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured
 			return
 		}
 	}
+	visible, err := r.target.Rules.payload.Visible(o)
+	if err != nil {
+		r.invalid(err)
+		return
+	}
 	same := s.alive && s.known.uid == seen.uid
 	change := events.Change{
-		Type: w.arrival(inList), Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
-		ResourceVersion: seen.version, Object: r.target.Rules.payload.Visible(object.Object), Observed: time.Now(),
+		Type: w.arrival(inList), Namespace: o.Namespace, Name: o.Name, UID: o.UID,
+		ResourceVersion: seen.version, Object: visible, Observed: time.Now(),
 	}
 	if inList && w.reselected && change.Type == events.Existing {
 		change.Listed, i.raised = w.version, w.version
@@ -60,17 +66,17 @@ func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured
 		change.Old = r.past.object(key, s.known)
 	}
 	if s.news || same && s.known.version == seen.version && !r.past.has(key, seen) {
-		r.remember(key, seen, change.Object)
+		r.past.keep(key, seen, visible)
 	}
 	if !s.news && inList && same && s.digest == (changes.Digest{}) && s.known.version == seen.version {
-		r.flow.ledger.learn(key, seen, r.target.Rules.digest(object.Object))
+		r.flow.ledger.learn(key, seen, r.target.Rules.digest(o))
 	}
 	owed := w.resync != 0 && same && !s.known.is(resent)
 	i.row.set(sent, same && s.known.is(sent))
 	i.row.set(risen, same && s.known.is(risen))
 	i.row.set(resent, w.resync != 0 && !owed)
 	if i.digest = s.digest; s.news {
-		i.digest = r.target.Rules.digest(object.Object)
+		i.digest = r.target.Rules.digest(o)
 	}
 	switch {
 	case w.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news):
@@ -88,7 +94,7 @@ func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured
 		return
 	case !s.news && inList && w.reselected && same && !s.known.is(sent):
 		// The route did not select it before: it exists.
-		i.digest = r.target.Rules.digest(object.Object)
+		i.digest = r.target.Rules.digest(o)
 	case !s.news:
 		w.progress(ctx, i.position)
 		return
@@ -118,22 +124,15 @@ func (w *watcher) changed(ctx context.Context, object *unstructured.Unstructured
 	}
 }
 
-// remember keeps what the object is like for who compares with it later.
-func (r *Run) remember(key string, seen row, object map[string]any) {
-	if err := r.past.keep(key, seen, object); err != nil {
-		r.flow.log.Debug("what an object was like is not kept", "error", err)
-	}
-}
-
 // deleted makes the last event of an object that the watch says is gone: it is,
 // or it has left what the route selects.
-func (w *watcher) deleted(ctx context.Context, object *unstructured.Unstructured, key string, seen row) {
+func (w *watcher) deleted(ctx context.Context, o *object.Object, key string, seen row) {
 	r := w.run
 	seen.list = w.list
 	s := r.flow.ledger.observe(key, seen, false)
 	i := item{key: key, row: seen, gone: true, progress: w.at(seen.version)}
 	change := events.Change{
-		Type: events.Deleted, Namespace: object.GetNamespace(), Name: object.GetName(), UID: string(object.GetUID()),
+		Type: events.Deleted, Namespace: o.Namespace, Name: o.Name, UID: o.UID,
 		ResourceVersion: seen.version, Observed: time.Now(), Resync: r.endSuffix(s.known),
 	}
 	repeated := s.died && s.ended == seen.version
@@ -173,7 +172,12 @@ func (w *watcher) deleted(ctx context.Context, object *unstructured.Unstructured
 		r.put(ctx, nil, i)
 		return
 	}
-	change.Object = r.target.Rules.payload.Visible(object.Object)
+	visible, err := r.target.Rules.payload.Visible(o)
+	if err != nil {
+		r.invalid(err)
+		return
+	}
+	change.Object = visible
 	r.send(ctx, change, i, changes.Digest{})
 }
 
@@ -246,10 +250,7 @@ func (r *Run) deselect(ctx context.Context, left keyed, version uint64, at progr
 // end makes the last event of an object that nothing was seen of but that it is
 // not where it was.
 func (r *Run) end(ctx context.Context, left keyed, version uint64, how events.Type, i item) bool {
-	namespace, name, namespaced := strings.Cut(left.key, "/")
-	if !namespaced {
-		namespace, name = "", left.key
-	}
+	namespace, name := split(left.key)
 	change := events.Change{
 		Type: how, Namespace: namespace, Name: name, UID: left.uid.String(), ResourceVersion: version,
 		Object: r.past.object(left.key, left.row), Observed: time.Now(),
@@ -264,7 +265,7 @@ func (r *Run) end(ctx context.Context, left keyed, version uint64, how events.Ty
 		return r.put(ctx, nil, i)
 	}
 	origin := r.origin
-	origin.Namespaced = namespaced // the CRD may have had another scope then
+	origin.Namespaced = namespace != "" // the CRD may have had another scope then
 	return r.sendFrom(ctx, origin, change, i, changes.Digest{})
 }
 
@@ -318,13 +319,28 @@ func (r *Run) admits(change events.Change, of row) bool {
 	if change.Type == events.Deleted || change.Type == events.Deselected {
 		return of.is(sent)
 	}
-	admits, err := expression.Admits(string(change.Type), change.Object, change.Old)
+	admits, err := r.evaluate(expression, change)
 	if err != nil {
 		r.series.whenErrors.Inc()
 		r.flow.condition.setWhen(fmt.Sprintf("`when` fails for some objects, whose events are sent all the same (bridge_when_errors_total counts them): %v", err))
 		return true
 	}
 	return admits
+}
+
+// evaluate evaluates the expression on the objects, decoded.
+func (r *Run) evaluate(expression *when.Program, change events.Change) (bool, error) {
+	is, err := change.Object.Content()
+	if err != nil {
+		return false, err
+	}
+	var was map[string]any
+	if change.Old != nil && expression.NeedsOld() {
+		if was, err = change.Old.Content(); err != nil {
+			return false, err
+		}
+	}
+	return expression.Admits(string(change.Type), is, was)
 }
 
 // rowSize is about what an item without an event takes.
@@ -348,19 +364,31 @@ func (r *Run) put(ctx context.Context, event *events.Event, i item) bool {
 }
 
 // identify is who an object is, and which version of it this is.
-func identify(object *unstructured.Unstructured) (key string, seen row, err error) {
-	key = object.GetName()
-	if namespace := object.GetNamespace(); namespace != "" {
-		key = namespace + "/" + key
+func identify(o *object.Object) (key string, seen row, err error) {
+	key = o.Key()
+	if seen.uid, err = uuid.Parse(o.UID); err != nil || !canonical(o.UID) {
+		return "", row{}, fmt.Errorf("%s: metadata.uid %q is not a UUID as the API server writes it", key, o.UID)
 	}
-	uid := string(object.GetUID())
-	if seen.uid, err = uuid.Parse(uid); err != nil || seen.uid.String() != uid {
-		return "", row{}, fmt.Errorf("%s %s: metadata.uid %q is not a UUID as the API server writes it", object.GetKind(), key, uid)
-	}
-	if seen.version, err = parseVersion(object.GetResourceVersion()); err != nil {
-		return "", row{}, fmt.Errorf("%s %s: %w", object.GetKind(), key, err)
+	if seen.version, err = parseVersion(o.ResourceVersion); err != nil {
+		return "", row{}, fmt.Errorf("%s: %w", key, err)
 	}
 	return key, seen, nil
+}
+
+// canonical tells whether a text that can be read as a UUID is what that UUID is
+// written as.
+func canonical(uid string) bool {
+	const length = 36 // RFC 9562
+	return len(uid) == length && uid == strings.ToLower(uid)
+}
+
+// split takes a key apart.
+func split(key string) (namespace, name string) {
+	namespace, name, namespaced := strings.Cut(key, "/")
+	if !namespaced {
+		return "", key
+	}
+	return namespace, name
 }
 
 func formatVersion(version uint64) string { return strconv.FormatUint(version, 10) }

@@ -1,11 +1,10 @@
 package flow
 
 import (
-	"fmt"
-
 	"github.com/google/uuid"
 	"github.com/klauspost/compress/s2"
-	"k8s.io/apimachinery/pkg/util/json"
+
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // past is what objects were like when they were last seen, as far as others may
@@ -23,23 +22,16 @@ type pastObject struct {
 	content []byte // JSON, compressed
 }
 
-// keep remembers an object. Where it cannot, it remembers nothing of it.
-func (p past) keep(key string, seen row, object map[string]any) error {
-	if p == nil {
-		return nil
+// keep remembers an object.
+func (p past) keep(key string, seen row, o *object.Object) {
+	if p != nil {
+		p[key] = pastObject{seen.uid, seen.version, s2.EncodeBetter(nil, o.JSON)}
 	}
-	content, err := json.Marshal(object)
-	if err != nil {
-		delete(p, key)
-		return fmt.Errorf("%s: %w", key, err)
-	}
-	p[key] = pastObject{seen.uid, seen.version, s2.EncodeBetter(nil, content)}
-	return nil
 }
 
 // object is what the object was like in that version; nil where that is not
 // known.
-func (p past) object(key string, known row) map[string]any {
+func (p past) object(key string, known row) *object.Object {
 	o, ok := p[key]
 	if !ok || o.uid != known.uid || o.version != known.version {
 		return nil
@@ -48,11 +40,8 @@ func (p past) object(key string, known row) map[string]any {
 	if err != nil {
 		return nil
 	}
-	var object map[string]any
-	if json.Unmarshal(content, &object) != nil {
-		return nil
-	}
-	return object
+	namespace, name := split(key)
+	return &object.Object{Namespace: namespace, Name: name, UID: known.uid.String(), ResourceVersion: formatVersion(known.version), JSON: content}
 }
 
 // has tells whether the object is known in that version.

@@ -148,7 +148,7 @@ func TestRowsOutliveRuns(t *testing.T) {
 	list(ctx, r, 5)
 	eventually(t, func() bool { return p.recorded().Phase == journal.Following })
 	p.fail(errAway)
-	r.Changed(ctx, object("a", "", 10)) // created, which the route does not tell
+	r.Changed(ctx, thing("a", "", 10)) // created, which the route does not tell
 	eventually(t, func() bool { position, _ := h.flow.ledger.resume(allNamespaces); return position == 10 })
 	end(r, 0)
 	p.fail(nil)
@@ -160,7 +160,7 @@ func TestRowsOutliveRuns(t *testing.T) {
 	h = p.process(t, nil) // after a crash
 	h.target.Rules = only(t, events.Updated, events.Deleted)
 	r = h.start(ctx)
-	r.Changed(ctx, object("a", "", 20))
+	r.Changed(ctx, thing("a", "", 20))
 	end(r, time.Minute)
 	p.wait(t, "updated ns/a@20")
 }
@@ -172,22 +172,22 @@ func TestResyncFoundAgain(t *testing.T) {
 	p := newPlace()
 	h := p.process(t, nil)
 	r := h.start(ctx)
-	list(ctx, r, 5, object("a", "", 3))
+	list(ctx, r, 5, thing("a", "", 3))
 	end(r, time.Minute)
 	h.flow.RequestResync(later)
 	p.set(func(n int) (int, int, error) { return n, 0, errAway })
 	r = h.start(ctx)
 	_ = r.ListStarted(ctx, "6")
-	r.Listed(ctx, object("a", "", 3))
+	r.Listed(ctx, thing("a", "", 3))
 	p.wait(t, "created ns/a@3", "existing ns/a@3 r0")
 	end(r, 0)
 
-	p.landed = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(object("a", "", 3).GetUID())), Version: 3, Sent: true, Resync: later}}
+	p.landed = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(thing("a", "", 3).GetUID())), Version: 3, Sent: true, Resync: later}}
 	p.ids = map[string]bool{} // and it no longer knows the id
 	p.set(nil)
 	r = h.start(ctx)
-	list(ctx, r, 7, object("a", "", 3), object("b", "", 6))
-	r.Changed(ctx, object("b", "", 6))
+	list(ctx, r, 7, thing("a", "", 3), thing("b", "", 6))
+	r.Changed(ctx, thing("b", "", 6))
 	end(r, time.Minute)
 	p.wait(t, "created ns/a@3", "existing ns/a@3 r0", "created ns/b@6")
 }
@@ -200,7 +200,7 @@ func TestRebaseIsRecorded(t *testing.T) {
 	p.claim = journal.Claim{Known: true, State: journal.State{
 		CRD: "widgets.example.com", Phase: journal.Following, Incarnation: "crd-1", Position: 100, Rewound: 100,
 	}}
-	p.rows = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(object("a", "", 3).GetUID())), Version: 90, Sent: true}}
+	p.rows = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(thing("a", "", 3).GetUID())), Version: 90, Sent: true}}
 	h := p.process(t, nil)
 	h.flow.RequestResync(later)
 	p.fail(errAway)
@@ -210,7 +210,7 @@ func TestRebaseIsRecorded(t *testing.T) {
 	end(r, 0)
 	p.fail(nil)
 	r = h.start(ctx)
-	list(ctx, r, 50, object("a", "", 40))
+	list(ctx, r, 50, thing("a", "", 40))
 	end(r, time.Minute)
 	if p.rebase != 1 || p.recorded().Rewound != 0 {
 		t.Errorf("rebased %d times; recorded is %+v", p.rebase, p.recorded())
@@ -224,13 +224,13 @@ func TestPutBackToBeforeTheCRD(t *testing.T) {
 	ctx := t.Context()
 	h := newPlace().process(t, nil)
 	r := h.start(ctx)
-	list(ctx, r, 85, object("a", "old", 80))
+	list(ctx, r, 85, thing("a", "old", 80))
 	end(r, time.Minute)
 	<-h.flow.StartDrain(ctx, h.target, 50).Done()
 	h.target.CRD = "crd-2"
 	h.flow.condition.setActive(nil, "")
 	r = h.start(ctx)
-	list(r.sourcing, r, 57, object("a", "new", 56))
+	list(r.sourcing, r, 57, thing("a", "new", 56))
 	end(r, time.Minute)
 	if s := h.flow.Status(); s.State != Blocked || !strings.Contains(s.Reason, "bridge resync --route r") {
 		t.Errorf("the flow is %s: %s", s.State, s.Reason)
@@ -247,7 +247,7 @@ func TestUnfinishedFirstClaim(t *testing.T) {
 	h.target.Existing = true
 	h.flow.RequestResync(1) // of long ago
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 5))
+	list(ctx, r, 10, thing("a", "", 5))
 	end(r, time.Minute)
 	p.wait(t, "existing ns/a@5")
 	if h.from.Survey || p.recorded().Resync < 1 {
@@ -264,7 +264,7 @@ func TestRequestAfterTheFirstClaim(t *testing.T) {
 	p.claim.Requested = 4 // of long ago
 	h := p.process(t, nil)
 	r := h.start(ctx)
-	list(ctx, r, 10, object("a", "", 5))
+	list(ctx, r, 10, thing("a", "", 5))
 	p.wait(t, "created ns/a@5")
 	if h.flow.RequestResync(4) {
 		t.Error("what was requested before the flow began is to be done")
@@ -274,7 +274,7 @@ func TestRequestAfterTheFirstClaim(t *testing.T) {
 	}
 	end(r, time.Minute)
 	r = h.start(ctx)
-	list(ctx, r, 12, object("a", "", 5))
+	list(ctx, r, 12, thing("a", "", 5))
 	end(r, time.Minute)
 	if s := p.recorded(); s.Resync != 5 {
 		t.Errorf("recorded is %+v", s)
@@ -304,7 +304,7 @@ func TestWildcardKnowsWhatExisted(t *testing.T) {
 			h := p.process(t, pattern)
 			h.target.Existing, h.target.Created = true, test.created
 			r := h.start(ctx)
-			list(ctx, r, 10, object("a", "", 5))
+			list(ctx, r, 10, thing("a", "", 5))
 			end(r, time.Minute)
 			p.wait(t, test.want)
 			if s := of.recorded(); s.Active != active {
@@ -330,7 +330,7 @@ func TestDrainOthers(t *testing.T) {
 			p := newPlace()
 			h := p.process(t, nil)
 			r := h.start(ctx)
-			list(ctx, r, 10, object("a", "", 5), object("b", "", 7))
+			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 7))
 			end(r, time.Minute)
 			began := []string{"created ns/a@5", "created ns/b@7"}
 

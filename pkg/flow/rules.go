@@ -11,6 +11,7 @@ import (
 	"github.com/crbridge/crbridge/pkg/events/changes"
 	"github.com/crbridge/crbridge/pkg/events/fieldpath"
 	"github.com/crbridge/crbridge/pkg/events/when"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
@@ -134,11 +135,11 @@ func (r *Rules) needsPast() bool {
 
 // digest stands for what counts as a change of the object; zero where every
 // update is one.
-func (r *Rules) digest(object map[string]any) changes.Digest {
+func (r *Rules) digest(o *object.Object) changes.Digest {
 	if r.changes == nil {
 		return changes.Digest{}
 	}
-	return r.changes.Digest(object)
+	return r.changes.Digest(o.JSON)
 }
 
 // digestsStay tells whether digests may leave the process.

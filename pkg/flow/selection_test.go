@@ -86,46 +86,46 @@ func TestLeavingASelector(t *testing.T) {
 		want   []string
 	}{
 		{"it is gone", nil, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
+			r.Deleted(ctx, thing("a", "", 15))
 		}, []string{"deleted ns/a@15"}},
-		{"it exists: it left the selector", []*unstructured.Unstructured{object("a", "", 15)}, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
+		{"it exists: it left the selector", []*unstructured.Unstructured{thing("a", "", 15)}, 20, func(r *Run) {
+			r.Deleted(ctx, thing("a", "", 15))
 		}, []string{"deselected ns/a@15"}},
-		{"it exists, and comes back", []*unstructured.Unstructured{object("a", "", 17)}, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
-			r.Changed(ctx, object("a", "", 17))
-			r.Changed(ctx, object("a", "", 18))
+		{"it exists, and comes back", []*unstructured.Unstructured{thing("a", "", 17)}, 20, func(r *Run) {
+			r.Deleted(ctx, thing("a", "", 15))
+			r.Changed(ctx, thing("a", "", 17))
+			r.Changed(ctx, thing("a", "", 18))
 		}, []string{"deselected ns/a@15", "created ns/a@17", "updated ns/a@18"}},
-		{"another has its name: it is gone", []*unstructured.Unstructured{object("a", "2", 17)}, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
-			r.Changed(ctx, object("a", "2", 17))
+		{"another has its name: it is gone", []*unstructured.Unstructured{thing("a", "2", 17)}, 20, func(r *Run) {
+			r.Deleted(ctx, thing("a", "", 15))
+			r.Changed(ctx, thing("a", "2", 17))
 		}, []string{"deleted ns/a@15", "created ns/a@17"}},
 		{"it left, came back and died before it was asked for: an object dies once", nil, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
-			r.Changed(ctx, object("a", "", 16))
-			r.Deleted(ctx, object("a", "", 17))
+			r.Deleted(ctx, thing("a", "", 15))
+			r.Changed(ctx, thing("a", "", 16))
+			r.Deleted(ctx, thing("a", "", 17))
 			r.Progressed(ctx, "30")
 		}, []string{"deleted ns/a@15"}},
-		{"the same, and a namesake lives on", []*unstructured.Unstructured{object("a", "2", 19)}, 20, func(r *Run) {
-			r.Deleted(ctx, object("a", "", 15))
-			r.Changed(ctx, object("a", "", 16))
-			r.Deleted(ctx, object("a", "", 17))
-			r.Changed(ctx, object("a", "2", 19))
+		{"the same, and a namesake lives on", []*unstructured.Unstructured{thing("a", "2", 19)}, 20, func(r *Run) {
+			r.Deleted(ctx, thing("a", "", 15))
+			r.Changed(ctx, thing("a", "", 16))
+			r.Deleted(ctx, thing("a", "", 17))
+			r.Changed(ctx, thing("a", "2", 19))
 		}, []string{"deleted ns/a@15", "created ns/a@19"}},
 		{"it was never told of", nil, 20, func(r *Run) {
-			r.Deleted(ctx, object("c", "", 15))
+			r.Deleted(ctx, thing("c", "", 15))
 		}, nil},
 		{"a list does not have it, and it is gone", nil, 20, func(r *Run) {
-			list(ctx, r, 18, object("b", "", 6))
+			list(ctx, r, 18, thing("b", "", 6))
 		}, []string{"deleted ns/a@18 inferred"}},
-		{"a list does not have it, and it exists", []*unstructured.Unstructured{object("a", "", 15)}, 20, func(r *Run) {
-			list(ctx, r, 18, object("b", "", 6))
-			r.Changed(ctx, object("a", "", 19))
+		{"a list does not have it, and it exists", []*unstructured.Unstructured{thing("a", "", 15)}, 20, func(r *Run) {
+			list(ctx, r, 18, thing("b", "", 6))
+			r.Changed(ctx, thing("a", "", 19))
 		}, []string{"deselected ns/a@18", "created ns/a@19"}},
 		{"a list does not have it, it came back after the list and died before it was asked for", nil, 25, func(r *Run) {
-			list(ctx, r, 18, object("b", "", 6))
-			r.Changed(ctx, object("a", "", 20))
-			r.Deleted(ctx, object("a", "", 21))
+			list(ctx, r, 18, thing("b", "", 6))
+			r.Changed(ctx, thing("a", "", 20))
+			r.Deleted(ctx, thing("a", "", 21))
 			r.Progressed(ctx, "30")
 		}, []string{"deleted ns/a@18 inferred"}},
 	} {
@@ -134,7 +134,7 @@ func TestLeavingASelector(t *testing.T) {
 			h.target.Rules = labelled(t)
 			r := h.start(ctx)
 			r.presence = &cluster{objects: row.exists, asOf: row.asOf}
-			list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
+			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6))
 			row.tell(r)
 			r.Stop(time.Minute)
 			<-r.Done()
@@ -157,9 +157,9 @@ func TestEndIsRemembered(t *testing.T) {
 		return h, r
 	}
 	_, r := process()
-	list(ctx, r, 10, object("a", "", 5))
+	list(ctx, r, 10, thing("a", "", 5))
 	eventually(t, func() bool { return p.recorded().Phase == journal.Following })
-	r.Deleted(ctx, object("a", "", 15))
+	r.Deleted(ctx, thing("a", "", 15))
 	r.Progressed(ctx, "20")
 	end(r, time.Minute)
 	if s := p.recorded(); s.Position != 14 {
@@ -169,10 +169,10 @@ func TestEndIsRemembered(t *testing.T) {
 	if h.from.Position != "14" {
 		t.Fatalf("the watch begins at %s", h.from.Position)
 	}
-	r.Deleted(ctx, object("a", "", 15))
-	r.Changed(ctx, object("a", "", 16))
-	r.Deleted(ctx, object("a", "", 17))
-	r.Changed(ctx, object("b", "", 41))
+	r.Deleted(ctx, thing("a", "", 15))
+	r.Changed(ctx, thing("a", "", 16))
+	r.Deleted(ctx, thing("a", "", 17))
+	r.Changed(ctx, thing("b", "", 41))
 	end(r, time.Minute)
 	p.wait(t, "created ns/a@5", "deleted ns/a@15", "created ns/b@41")
 	if s := p.recorded(); s.Position != 41 {
@@ -194,15 +194,15 @@ func TestEndByListIsRemembered(t *testing.T) {
 		return h, r
 	}
 	_, r := process()
-	list(ctx, r, 10, object("a", "", 5), object("b", "", 6))
-	list(ctx, r, 20, object("b", "", 6))
+	list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6))
+	list(ctx, r, 20, thing("b", "", 6))
 	eventually(t, func() bool { return p.recorded().Position == 19 })
 	end(r, time.Minute)
 	_, r = process() // after a crash
-	r.Changed(ctx, object("a", "", 21))
-	r.Changed(ctx, object("a", "", 22))
-	r.Deleted(ctx, object("a", "", 23))
-	r.Changed(ctx, object("a", "2", 24))
+	r.Changed(ctx, thing("a", "", 21))
+	r.Changed(ctx, thing("a", "", 22))
+	r.Deleted(ctx, thing("a", "", 23))
+	r.Changed(ctx, thing("a", "2", 24))
 	r.Progressed(ctx, "41")
 	end(r, time.Minute)
 	p.wait(t, "created ns/a@5", "created ns/b@6", "deleted ns/a@20 inferred", "created ns/a@24")
@@ -223,41 +223,41 @@ func TestReselection(t *testing.T) {
 		want   []string
 		done   bool
 	}{
-		{"an object is not selected any more", everything, labelled(t), []*unstructured.Unstructured{object("a", "", 5)}, func(r *Run) {
-			list(ctx, r, 20, object("b", "", 6))
+		{"an object is not selected any more", everything, labelled(t), []*unstructured.Unstructured{thing("a", "", 5)}, func(r *Run) {
+			list(ctx, r, 20, thing("b", "", 6))
 			r.Progressed(ctx, "20")
 		}, []string{"deselected ns/a@20"}, true},
 		{"an object is gone, which the watch tells", everything, labelled(t), nil, func(r *Run) {
-			list(ctx, r, 20, object("b", "", 6))
-			r.Deleted(ctx, object("a", "", 15))
+			list(ctx, r, 20, thing("b", "", 6))
+			r.Deleted(ctx, thing("a", "", 15))
 			r.Progressed(ctx, "20")
 		}, []string{"deleted ns/a@15"}, true},
 		{"an object is gone, of which the watch knows nothing", everything, labelled(t), nil, func(r *Run) {
-			list(ctx, r, 20, object("b", "", 6))
+			list(ctx, r, 20, thing("b", "", 6))
 			r.Progressed(ctx, "21")
 		}, []string{"deleted ns/a@20 inferred"}, true},
 		{"the watch has not come as far: nothing is deduced", everything, labelled(t), nil, func(r *Run) {
-			list(ctx, r, 20, object("b", "", 6))
-			r.Changed(ctx, object("b", "", 19))
+			list(ctx, r, 20, thing("b", "", 6))
+			r.Changed(ctx, thing("b", "", 19))
 		}, []string{"updated ns/b@19"}, false},
 		{"more is selected: it exists, as of the list", labelled(t), everything, nil, func(r *Run) {
-			list(ctx, r, 20, object("a", "", 5), object("b", "", 6), object("c", "", 4))
+			list(ctx, r, 20, thing("a", "", 5), thing("b", "", 6), thing("c", "", 4))
 			r.Progressed(ctx, "20")
 		}, []string{"existing ns/c@4 s20"}, true},
 		{"a list that is not newer than what was told is not good enough", labelled(t), everything, nil, func(r *Run) {
 			if err := r.ListStarted(ctx, "10"); !errors.Is(err, sources.ErrTooSoon) {
 				t.Errorf("a list of the moment of the last event: %v", err)
 			}
-			list(ctx, r, 11, object("a", "", 5), object("b", "", 6), object("c", "", 4))
+			list(ctx, r, 11, thing("a", "", 5), thing("b", "", 6), thing("c", "", 4))
 			r.Progressed(ctx, "11")
 		}, []string{"existing ns/c@4 s11"}, true},
 		{"what has changed since is the watch's to tell", labelled(t), everything, nil, func(r *Run) {
-			list(ctx, r, 20, object("a", "", 5), object("b", "", 6), object("c", "", 14))
-			r.Changed(ctx, object("c", "", 14))
+			list(ctx, r, 20, thing("a", "", 5), thing("b", "", 6), thing("c", "", 14))
+			r.Changed(ctx, thing("c", "", 14))
 			r.Progressed(ctx, "20")
 		}, []string{"created ns/c@14"}, true},
 		{"a namespace less", everything, rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"other"} }),
-			[]*unstructured.Unstructured{object("a", "", 5)}, func(r *Run) {
+			[]*unstructured.Unstructured{thing("a", "", 5)}, func(r *Run) {
 				list(ctx, r, 20)
 				r.Progressed(ctx, "20")
 			}, []string{"deselected ns/a@20", "deleted ns/b@20 inferred"}, true},
@@ -266,7 +266,7 @@ func TestReselection(t *testing.T) {
 			h := newHarness(t)
 			h.target.Rules = row.before
 			first := h.start(ctx)
-			list(ctx, first, 10, object("a", "", 5), object("b", "", 6))
+			list(ctx, first, 10, thing("a", "", 5), thing("b", "", 6))
 			end(first, time.Minute)
 			h.target.Rules = row.after
 			second := h.start(ctx)
@@ -293,13 +293,13 @@ func TestForbiddenNamespace(t *testing.T) {
 	h := newHarness(t)
 	h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"ns", "other"} })
 	first := h.start(ctx)
-	listOf(ctx, first.watchers[0], 10, object("a", "", 5))
-	listOf(ctx, first.watchers[1], 12, in("other", object("b", "", 6)))
+	listOf(ctx, first.watchers[0], 10, thing("a", "", 5))
+	listOf(ctx, first.watchers[1], 12, in("other", thing("b", "", 6)))
 	end(first, time.Minute)
 	h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"other"} })
 	second := h.start(ctx)
 	second.presence = &cluster{forbidden: "ns", asOf: 30}
-	list(ctx, second, 20, in("other", object("b", "", 6)))
+	list(ctx, second, 20, in("other", thing("b", "", 6)))
 	second.Progressed(ctx, "20")
 	end(second, time.Minute)
 	h.out.waitSet(t, "created ns/a@5", "created other/b@6", "deselected ns/a@20")
@@ -316,7 +316,7 @@ func TestNamespaces(t *testing.T) {
 		return h, h.start(ctx)
 	}
 	h, r := process()
-	listOf(ctx, r.watchers[0], 10, object("a", "", 5))
+	listOf(ctx, r.watchers[0], 10, thing("a", "", 5))
 	eventually(t, func() bool { return p.recorded().Positions["ns"] == 10 })
 	if p.recorded().Phase == journal.Following || h.flow.Status().State != Starting {
 		t.Errorf("one of two lists is enough: %+v, %v", p.recorded(), h.flow.Status())
@@ -328,10 +328,10 @@ func TestNamespaces(t *testing.T) {
 	if from["ns"].Position != "10" || from["other"].Position != "" {
 		t.Errorf("the watches begin at %v", from)
 	}
-	r.watchers[0].Changed(ctx, object("a", "", 30))
-	listOf(ctx, r.watchers[1], 20, in("other", object("a", "x", 7)))
+	r.watchers[0].Changed(ctx, asSent(thing("a", "", 30)))
+	listOf(ctx, r.watchers[1], 20, in("other", thing("a", "x", 7)))
 	eventually(t, func() bool { return h.flow.Status().State == Running })
-	r.watchers[1].Deleted(ctx, in("other", object("a", "x", 25)))
+	r.watchers[1].Deleted(ctx, asSent(in("other", thing("a", "x", 25))))
 	end(r, time.Minute)
 	if s := p.recorded(); s.Phase != journal.Following || s.Positions["ns"] != 30 || s.Positions["other"] != 25 {
 		t.Errorf("recorded is %+v", s)
@@ -377,10 +377,10 @@ func with(o *unstructured.Unstructured, field string, value any) *unstructured.U
 func TestFilters(t *testing.T) {
 	ctx := t.Context()
 	size := func(name string, version int, size int64) *unstructured.Unstructured {
-		return with(object(name, "", version), "spec.size", size)
+		return with(thing(name, "", version), "spec.size", size)
 	}
 	ready := func(name string, version int, size int64, ready bool) *unstructured.Unstructured {
-		return with(with(object(name, "", version), "spec.size", size), "status.ready", ready)
+		return with(with(thing(name, "", version), "spec.size", size), "status.ready", ready)
 	}
 	for _, row := range []struct {
 		why   string
@@ -466,11 +466,11 @@ func TestFiltersOutliveTheProcess(t *testing.T) {
 				return h.start(ctx)
 			}
 			r := process()
-			list(ctx, r, 10, with(object("a", "", 5), "spec.size", int64(1)))
-			r.Changed(ctx, with(with(object("a", "", 11), "spec.size", int64(1)), "status.n", int64(1)))
+			list(ctx, r, 10, with(thing("a", "", 5), "spec.size", int64(1)))
+			r.Changed(ctx, with(with(thing("a", "", 11), "spec.size", int64(1)), "status.n", int64(1)))
 			end(r, time.Minute)
 			r = process()
-			r.Changed(ctx, with(with(object("a", "", 12), "spec.size", int64(1)), "status.n", int64(2)))
+			r.Changed(ctx, with(with(thing("a", "", 12), "spec.size", int64(1)), "status.n", int64(2)))
 			end(r, time.Minute)
 			p.wait(t, row.want...)
 		})

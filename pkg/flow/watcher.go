@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/crbridge/crbridge/internal/failpoint"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
@@ -90,11 +90,11 @@ func (w *watcher) ListStarted(_ context.Context, resourceVersion string) error {
 }
 
 // Listed compares one object of a list with the ledger.
-func (w *watcher) Listed(ctx context.Context, object *unstructured.Unstructured) {
+func (w *watcher) Listed(ctx context.Context, o *object.Object) {
 	r := w.run
 	r.handling.Lock()
 	defer r.handling.Unlock()
-	key, seen, err := identify(object)
+	key, seen, err := identify(o)
 	if err != nil {
 		r.invalid(err)
 		return
@@ -103,7 +103,7 @@ func (w *watcher) Listed(ctx context.Context, object *unstructured.Unstructured)
 		return // what follows an object that has been put back is no news either
 	}
 	r.flow.ledger.markListed(key, w.list)
-	w.changed(ctx, object, key, seen, true)
+	w.changed(ctx, o, key, seen, true)
 	failpoint.Here(failpoint.InFirstList)
 }
 
@@ -144,30 +144,30 @@ func (w *watcher) ListFinished(ctx context.Context, resourceVersion string) {
 }
 
 // Changed compares an object that the watch brought with the ledger.
-func (w *watcher) Changed(ctx context.Context, object *unstructured.Unstructured) {
+func (w *watcher) Changed(ctx context.Context, o *object.Object) {
 	r := w.run
 	r.handling.Lock()
 	defer r.handling.Unlock()
-	key, seen, err := identify(object)
+	key, seen, err := identify(o)
 	if err != nil {
 		r.invalid(err)
 		return
 	}
-	w.changed(ctx, object, key, seen, false)
+	w.changed(ctx, o, key, seen, false)
 	w.reach(ctx, seen.version)
 }
 
 // Deleted makes the last event of an object.
-func (w *watcher) Deleted(ctx context.Context, object *unstructured.Unstructured) {
+func (w *watcher) Deleted(ctx context.Context, o *object.Object) {
 	r := w.run
 	r.handling.Lock()
 	defer r.handling.Unlock()
-	key, seen, err := identify(object)
+	key, seen, err := identify(o)
 	if err != nil {
 		r.invalid(err)
 		return
 	}
-	w.deleted(ctx, object, key, seen)
+	w.deleted(ctx, o, key, seen)
 	w.reach(ctx, seen.version)
 }
 

@@ -28,6 +28,17 @@ type Cluster struct {
 	Presence *Presence
 }
 
+// bodies is the client for requests whose answers are not left to client-go.
+func (c Cluster) bodies() *http.Client {
+	client := *c.HTTP
+	inner := client.Transport
+	if inner == nil {
+		inner = http.DefaultTransport
+	}
+	client.Transport = bodies{inner}
+	return &client
+}
+
 // Resource is what to follow, as its CRD describes it.
 type Resource struct {
 	Kind       schema.GroupVersionKind
@@ -74,14 +85,14 @@ func Follow(ctx context.Context, cluster Cluster, r Resource, selected Selection
 		return fmt.Errorf("selection of %s: %w", r.Kind, err)
 	}
 	objects, err := cache.New(cluster.Config, cache.Options{
-		HTTPClient:           cluster.HTTP,
+		HTTPClient:           cluster.bodies(),
 		Scheme:               runtime.NewScheme(),
 		Mapper:               r.mapper(),
 		DefaultNamespaces:    options.DefaultNamespaces,
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
-		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return NewInformer(lw, example, from, cluster.History, handler)
+		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
+			return NewInformer(lw, from, cluster.History, handler)
 		},
 	})
 	if err != nil {

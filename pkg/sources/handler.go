@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // ErrTooSoon is a handler's word for a list that should be made again later.
@@ -16,8 +16,8 @@ var ErrTooSoon = errors.New("the list has to be of a later moment")
 // happened, and may block: the watch is then not read, and is given up after
 // BlockedWatchTimeout and taken up again where it was. They return early once
 // ctx is done, which is when the informer is being stopped; what they had not
-// finished by then counts as not heard of. Objects are the handler's to keep
-// and not to change.
+// finished by then counts as not heard of. Objects are to be read while a
+// call lasts, and not to be kept.
 type Handler interface {
 	// ListStarted says that a complete and consistent list begins, made at
 	// that resource version: the first one, or one that the API server's watch
@@ -27,17 +27,17 @@ type Handler interface {
 	// is made again in a moment, until it has a later resource version.
 	ListStarted(ctx context.Context, resourceVersion string) error
 	// Listed gives one object of the list.
-	Listed(ctx context.Context, object *unstructured.Unstructured)
+	Listed(ctx context.Context, o *object.Object)
 	// ListFinished says that the list is complete: what was not Listed did
 	// not exist at that resource version.
 	ListFinished(ctx context.Context, resourceVersion string)
 
 	// Changed gives an object that was created or updated.
-	Changed(ctx context.Context, object *unstructured.Unstructured)
+	Changed(ctx context.Context, o *object.Object)
 	// Deleted gives the last state of an object that is gone or, where objects
 	// are selected, no longer selected; its resource version is that of the
 	// deletion or the change.
-	Deleted(ctx context.Context, object *unstructured.Unstructured)
+	Deleted(ctx context.Context, o *object.Object)
 	// Progressed says that nothing else happened up to this resource version.
 	Progressed(ctx context.Context, resourceVersion string)
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -28,7 +27,6 @@ func retryBackoff() *wait.Backoff {
 type Informer struct {
 	lw      *listWatch
 	handler Handler
-	example runtime.Object
 	empty   toolscache.Indexer
 
 	reflector atomic.Pointer[toolscache.Reflector]
@@ -39,13 +37,12 @@ type Informer struct {
 
 var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 
-// NewInformer returns an informer for objects like the example, which lw lists
-// and watches. It watches from the start's position; where that is empty, or the API server
-// no longer has the history from there, it lists first. The history may be nil.
-func NewInformer(lw toolscache.ListerWatcher, example runtime.Object, from Start, history *History, handler Handler) *Informer {
+// NewInformer returns an informer for the objects that lw lists and watches. It
+// watches from the start's position; where that is empty, or the API server no
+// longer has the history from there, it lists first. The history may be nil.
+func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler) *Informer {
 	i := &Informer{
 		handler: handler,
-		example: example,
 		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
 		synced:  make(chan struct{}),
 	}
@@ -73,7 +70,7 @@ func (i *Informer) RunWithContext(ctx context.Context) {
 	// for each retry, say nothing new.
 	quiet := logr.Discard()
 	ctx = klog.NewContext(ctx, quiet)
-	reflector := toolscache.NewReflectorWithOptions(i.lw.forReflector(), i.example, &store{ctx: ctx, handler: i.handler},
+	reflector := toolscache.NewReflectorWithOptions(i.lw.forReflector(), &carrier{}, &store{ctx: ctx, handler: i.handler},
 		toolscache.ReflectorOptions{Logger: &quiet, Name: "crbridge", Backoff: retryBackoff()})
 	i.reflector.Store(reflector)
 	reflector.RunWithContext(ctx)

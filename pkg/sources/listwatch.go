@@ -1,6 +1,7 @@
 package sources
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,14 +15,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // A page is what of a list is in memory at once, and stays there while the
-// handler blocks. It should have pageBytes of JSON: decoded that is about a
-// megabyte, and a round trip's worth of work. Until an object's size is known
-// a page has firstPage of them.
+// handler blocks. It should have pageBytes of JSON, a round trip's worth of
+// work. Until an object's size is known a page has firstPage of them.
 const (
-	pageBytes = 128 << 10
+	pageBytes = 256 << 10
 	firstPage = 10
 	mostPage  = 500
 )
@@ -177,48 +179,92 @@ func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err er
 
 func (l *listWatch) listOnce(ctx context.Context) (string, error) {
 	options := metav1.ListOptions{Limit: firstPage}
+	var pages pages
 	for first := true; ; first = false {
-		object, err := l.inner.ListWithContext(ctx, options)
+		page, err := pages.read(ctx, l.inner, options)
 		if err != nil {
 			return "", err
 		}
-		list, ok := object.(*unstructured.UnstructuredList)
-		if !ok {
-			return "", fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", object)
-		}
 		if first { // all pages are of the same moment
-			if err := l.handler.ListStarted(ctx, list.GetResourceVersion()); err != nil {
+			if err := l.handler.ListStarted(ctx, page.ResourceVersion); err != nil {
 				return "", err
 			}
 		}
-		options.Limit = pageLimit(list.Items, options.Limit)
-		for i := range list.Items {
-			object := list.Items[i]
-			list.Items[i] = unstructured.Unstructured{} // not held while the handler blocks further on
-			l.handler.Listed(ctx, &object)
+		for _, o := range page.Objects {
+			l.handler.Listed(ctx, o)
 		}
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		if options.Continue = list.GetContinue(); options.Continue == "" {
-			l.handler.ListFinished(ctx, list.GetResourceVersion())
-			return list.GetResourceVersion(), ctx.Err()
+		if page.Continue == "" {
+			l.handler.ListFinished(ctx, page.ResourceVersion)
+			return page.ResourceVersion, ctx.Err()
 		}
+		options.Continue, options.Limit = page.Continue, pageLimit(page.Objects, options.Limit)
 	}
 }
 
 // pageLimit is how many objects the next page should have, going by the size
-// of one of this page's. The next page is at most four times as large as this
-// one, in case that one was no measure.
-func pageLimit(page []unstructured.Unstructured, limit int64) int64 {
-	if len(page) == 0 {
+// of this page's. The next page is at most four times as large as this one, in
+// case that one was no measure.
+func pageLimit(page []*object.Object, limit int64) int64 {
+	size := int64(0)
+	for _, o := range page {
+		size += int64(len(o.JSON)) + 1
+	}
+	if size == 0 {
 		return limit
 	}
-	sample, err := page[len(page)/2].MarshalJSON()
+	return max(1, min(pageBytes*int64(len(page))/size, 4*limit, mostPage))
+}
+
+// pages reads pages into the same memory, one after the other.
+type pages struct {
+	scanner object.Scanner
+	text    bytes.Buffer
+}
+
+// read asks for a page. Its objects are good until the next one is read.
+func (p *pages) read(ctx context.Context, from toolscache.ListerWatcherWithContext, options metav1.ListOptions) (object.Page, error) {
+	asking, a := asking(ctx, emptyList)
+	defer a.close()
+	decoded, err := from.ListWithContext(asking, options)
 	if err != nil {
-		return limit
+		return object.Page{}, err
 	}
-	return max(1, min(pageBytes/int64(len(sample)+1), 4*limit, mostPage))
+	body := a.take()
+	if body == nil {
+		return pageOf(decoded)
+	}
+	p.text.Reset()
+	if _, err := p.text.ReadFrom(body); err != nil {
+		return object.Page{}, fmt.Errorf("reading a list: %w", err)
+	}
+	page, err := p.scanner.List(p.text.Bytes())
+	if !errors.Is(err, object.ErrUnusual) {
+		return page, err
+	}
+	decoded, _, err = unstructured.UnstructuredJSONScheme.Decode(p.text.Bytes(), nil, nil)
+	if err != nil {
+		return object.Page{}, fmt.Errorf("a list: %w", err)
+	}
+	return pageOf(decoded)
+}
+
+// pageOf is a page that Kubernetes' own decoders have read.
+func pageOf(decoded runtime.Object) (p object.Page, err error) {
+	list, ok := decoded.(*unstructured.UnstructuredList)
+	if !ok {
+		return p, fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", decoded)
+	}
+	p.ResourceVersion, p.Continue = list.GetResourceVersion(), list.GetContinue()
+	p.Objects = make([]*object.Object, len(list.Items))
+	for i := range list.Items {
+		if p.Objects[i], err = object.Of(list.Items[i].Object); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
 }
 
 // watch opens a watch that gives up when it is not read.
@@ -226,15 +272,17 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	if !l.enter() {
 		return nil, errClosed
 	}
-	w, err := l.open(ctx, options)
+	asking, a := asking(ctx, silence)
+	w, err := l.open(asking, options)
 	if err != nil {
+		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
 		return nil, err
 	}
 	l.handler.Condition(nil)
 	l.catchesUp(ctx)
-	p := newPatientWatch(w, func(err error) { l.failed(ctx, err) })
+	p := newPatientWatch(w, a, func(err error) { l.failed(ctx, err) })
 	go func() {
 		defer l.running.Done()
 		p.run()

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/crbridge/crbridge/pkg/object"
 )
 
 // store is where the reflector puts what the watch brings. It holds nothing:
@@ -22,16 +23,16 @@ var (
 	_ toolscache.ReflectorBookmarkStore = (*store)(nil)
 )
 
-func (s *store) Add(object any) error    { return s.hand(object, s.handler.Changed) }
-func (s *store) Update(object any) error { return s.hand(object, s.handler.Changed) }
-func (s *store) Delete(object any) error { return s.hand(object, s.handler.Deleted) }
+func (s *store) Add(carried any) error    { return s.hand(carried, s.handler.Changed) }
+func (s *store) Update(carried any) error { return s.hand(carried, s.handler.Changed) }
+func (s *store) Delete(carried any) error { return s.hand(carried, s.handler.Deleted) }
 
-func (s *store) hand(object any, to func(context.Context, *unstructured.Unstructured)) error {
-	u, ok := object.(*unstructured.Unstructured)
-	if !ok {
-		return fmt.Errorf("%T where *unstructured.Unstructured was asked for", object)
+func (s *store) hand(carried any, to func(context.Context, *object.Object)) error {
+	c, ok := carried.(*carrier)
+	if !ok || c.object == nil {
+		return fmt.Errorf("%T where an object was to be", carried)
 	}
-	to(s.ctx, u)
+	to(s.ctx, c.object)
 	return nil
 }
 

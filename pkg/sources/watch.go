@@ -1,10 +1,13 @@
 package sources
 
 import (
+	"errors"
+	"io"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -14,59 +17,95 @@ import (
 // last event that was taken.
 const BlockedWatchTimeout = 10 * time.Second
 
-// patientWatch passes a watch on, sees the errors that come through it, and
-// closes it when its reader has not come back for BlockedWatchTimeout. An
-// event that was not taken by then is not lost: it comes again, because the
-// next watch begins before it.
+// patientWatch is a watch that reads its events itself, sees the errors among
+// them, and closes itself when its reader has not come back for
+// BlockedWatchTimeout. An event that was not taken by then is not lost: it
+// comes again, because the next watch begins before it.
 type patientWatch struct {
-	inner  watch.Interface
-	out    chan watch.Event
-	stop   chan struct{}
-	once   sync.Once
-	failed func(error)
+	// next waits for the next event, and fails with io.EOF where there is none
+	// any more. release ends the request, and makes next fail.
+	next    func() (watch.Event, error)
+	release func()
+	failed  func(error)
+
+	out  chan watch.Event
+	stop chan struct{}
+	once sync.Once
 }
 
-func newPatientWatch(inner watch.Interface, failed func(error)) *patientWatch {
-	return &patientWatch{inner: inner, out: make(chan watch.Event), stop: make(chan struct{}), failed: failed}
+// newPatientWatch reads the body of the answer, or, where client-go has that,
+// what it makes of it.
+func newPatientWatch(inner watch.Interface, a *answer, failed func(error)) *patientWatch {
+	p := &patientWatch{failed: failed, out: make(chan watch.Event), stop: make(chan struct{})}
+	body := a.take()
+	p.release = func() {
+		a.close()
+		inner.Stop()
+	}
+	if body != nil {
+		p.next = newFrames(body).next
+		return p
+	}
+	p.next = func() (watch.Event, error) {
+		event, open := <-inner.ResultChan()
+		if !open {
+			return event, io.EOF
+		}
+		return carried(event)
+	}
+	return p
 }
 
 func (p *patientWatch) ResultChan() <-chan watch.Event { return p.out }
 
 // Stop may be called often, and before run.
-func (p *patientWatch) Stop() { p.once.Do(func() { close(p.stop) }) }
+func (p *patientWatch) Stop() {
+	p.once.Do(func() {
+		close(p.stop)
+		p.release()
+	})
+}
 
 // run passes events on until the watch ends, is stopped, or is not read.
 func (p *patientWatch) run() {
 	defer close(p.out)
-	defer p.inner.Stop()
+	defer p.Stop()
 	patience := time.NewTimer(BlockedWatchTimeout)
 	defer patience.Stop()
 	for {
-		var event watch.Event
-		var open bool
-		select {
-		case event, open = <-p.inner.ResultChan():
-			if !open {
-				return
+		event, err := p.next()
+		if err != nil {
+			if p.stopped() || errors.Is(err, io.EOF) || utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err) {
+				return // the end of a watch is nothing unusual, however it comes
 			}
-		case <-p.stop:
-			return
+			event = undecodable(err)
 		}
 		if event.Type == watch.Error {
 			p.failed(apierrors.FromObject(event.Object))
 		}
 		select {
 		case p.out <- event:
-			continue
 		default:
+			patience.Reset(BlockedWatchTimeout)
+			select {
+			case p.out <- event:
+			case <-p.stop:
+				return
+			case <-patience.C:
+				return
+			}
 		}
-		patience.Reset(BlockedWatchTimeout)
-		select {
-		case p.out <- event:
-		case <-p.stop:
-			return
-		case <-patience.C:
+		if err != nil {
 			return
 		}
+	}
+}
+
+func (p *patientWatch) stopped() bool {
+	select {
+	case <-p.stop:
+		return true
+	default:
+		return false
 	}
 }

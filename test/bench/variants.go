@@ -19,6 +19,7 @@ import (
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
@@ -59,8 +60,8 @@ func startStock(ctx context.Context, config *rest.Config, publisher sinks.Publis
 		Cluster: "bench", Group: kind.Group, Version: kind.Version, Kind: kind.Kind,
 		Resource: resource.Resource, Namespaced: true, Route: "bench",
 	}
-	handle := func(t events.Type, object any) {
-		u, ok := object.(*unstructured.Unstructured)
+	handle := func(t events.Type, of any) {
+		u, ok := of.(*unstructured.Unstructured)
 		if !ok {
 			return
 		}
@@ -68,9 +69,13 @@ func startStock(ctx context.Context, config *rest.Config, publisher sinks.Publis
 		if err != nil {
 			return
 		}
+		o, err := object.Of(u.Object)
+		if err != nil {
+			return
+		}
 		event, err := events.New(origin, nil, events.Change{
 			Type: t, Namespace: u.GetNamespace(), Name: u.GetName(), UID: string(u.GetUID()),
-			ResourceVersion: version, Object: u.Object, Observed: time.Now(),
+			ResourceVersion: version, Object: o, Observed: time.Now(),
 		})
 		if err != nil {
 			return

@@ -26,6 +26,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sources"
 	"github.com/crbridge/crbridge/test/controlplane"
 )
@@ -71,20 +72,20 @@ func (r *recorder) ListStarted(context.Context, string) error {
 	return nil
 }
 
-func (r *recorder) Listed(_ context.Context, o *unstructured.Unstructured) {
-	r.tell("listed %s", o.GetName())
+func (r *recorder) Listed(_ context.Context, o *object.Object) {
+	r.tell("listed %s", o.Name)
 }
 func (r *recorder) ListFinished(_ context.Context, version string) {
 	r.at(version)
 	r.tell("listed all")
 }
-func (r *recorder) Changed(_ context.Context, o *unstructured.Unstructured) {
-	r.at(o.GetResourceVersion())
-	r.tell("changed %s", o.GetName())
+func (r *recorder) Changed(_ context.Context, o *object.Object) {
+	r.at(o.ResourceVersion)
+	r.tell("changed %s", o.Name)
 }
-func (r *recorder) Deleted(_ context.Context, o *unstructured.Unstructured) {
-	r.at(o.GetResourceVersion())
-	r.tell("deleted %s", o.GetName())
+func (r *recorder) Deleted(_ context.Context, o *object.Object) {
+	r.at(o.ResourceVersion)
+	r.tell("deleted %s", o.Name)
 }
 func (r *recorder) Progressed(_ context.Context, version string) { r.at(version) }
 func (r *recorder) CaughtUp(context.Context)                     {}
@@ -353,8 +354,8 @@ func TestRemoveInformer(t *testing.T) {
 	informers := make(chan *sources.Informer, 1)
 	objects, err := cache.New(c.Config, cache.Options{
 		HTTPClient: c.HTTP, Mapper: mapper, Scheme: runtime.NewScheme(),
-		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			i := sources.NewInformer(lw, example, sources.Start{}, nil, r)
+		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
+			i := sources.NewInformer(lw, sources.Start{}, nil, r)
 			informers <- i
 			return i
 		},

@@ -14,6 +14,8 @@ import (
 	"math"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/util/json"
+
 	"github.com/crbridge/crbridge/pkg/events/fieldpath"
 )
 
@@ -25,7 +27,7 @@ type Digest [16]byte
 // Filter says what counts. It is immutable.
 type Filter struct {
 	specOnly bool
-	ignore   []fieldpath.Path
+	rest     *fieldpath.Editor // takes away what does not count
 	key      []byte
 	durable  bool
 }
@@ -43,7 +45,13 @@ func New(specOnly bool, ignore []fieldpath.Path, secret bool) *Filter {
 	if !specOnly && len(ignore) == 0 {
 		return nil
 	}
-	f := &Filter{specOnly: specOnly, ignore: append(slices.Clone(ignore), bookkeeping...), durable: !secret, key: []byte("crbridge changes 1")}
+	f := &Filter{
+		specOnly: specOnly, durable: !secret, key: []byte("crbridge changes 1"),
+		rest: fieldpath.NewEditor(fieldpath.Edit{
+			Remove: append(slices.Clone(ignore), bookkeeping...),
+			Prune:  []fieldpath.Path{annotations}, // that kubectl has added its own, and nothing else is there, is no change
+		}),
+	}
 	if secret {
 		f.key = make([]byte, sha256.Size)
 		_, _ = rand.Read(f.key) // it never fails, see its documentation
@@ -58,15 +66,19 @@ var bookkeeping = []fieldpath.Path{
 	fieldpath.Must("metadata.annotations['kubectl.kubernetes.io/last-applied-configuration']"),
 }
 
-var annotationsPath = fieldpath.Must("metadata.annotations")
+var annotations = fieldpath.Must("metadata.annotations")
 
 // Durable tells whether digests may leave the process, and mean the same to
 // another.
 func (f *Filter) Durable() bool { return f.durable }
 
-// Digest is that of an object, as the API server gives it.
-func (f *Filter) Digest(object map[string]any) (d Digest) {
-	content := withoutEmptied(object, fieldpath.Remove(object, f.ignore))
+// Digest is that of an object, as the API server gives it: its JSON. Where a
+// number in it has no float64 there is none, and every update counts.
+func (f *Filter) Digest(object []byte) (d Digest) {
+	var content map[string]any
+	if rest, err := f.rest.Apply(object); err != nil || json.Unmarshal(rest, &content) != nil {
+		return Digest{}
+	}
 	h := hmac.New(sha256.New, f.key)
 	w := writer{hash: h, buffer: make([]byte, 0, 512)}
 	for _, name := range slices.Sorted(maps.Keys(content)) {
@@ -84,18 +96,6 @@ func (f *Filter) Digest(object map[string]any) (d Digest) {
 	w.flush()
 	copy(d[:], h.Sum(nil))
 	return d
-}
-
-// withoutEmptied leaves out annotations of which nothing is left: that kubectl
-// has added its own is no change.
-func withoutEmptied(object, content map[string]any) map[string]any {
-	metadata, _ := content["metadata"].(map[string]any)
-	annotations, is := metadata["annotations"].(map[string]any)
-	before, _ := object["metadata"].(map[string]any)
-	if all, _ := before["annotations"].(map[string]any); !is || len(annotations) > 0 || len(all) == 0 {
-		return content
-	}
-	return fieldpath.Remove(content, []fieldpath.Path{annotationsPath})
 }
 
 // writer writes JSON values so that different ones are different and equal ones

@@ -57,7 +57,7 @@ func TestDigest(t *testing.T) {
 			{"both", New(true, size, false), row.ignoring},
 			{"both, secretly", New(true, size, true), row.ignoring},
 		} {
-			if counts := f.filter.Digest(parse(t, before)) != f.filter.Digest(parse(t, row.after)); counts != f.counts {
+			if counts := f.filter.Digest([]byte(before)) != f.filter.Digest([]byte(row.after)); counts != f.counts {
 				t.Errorf("%s: with %s it counts: %t", row.why, f.what, counts)
 			}
 		}
@@ -70,7 +70,7 @@ func TestDigest(t *testing.T) {
 // TestDigestStays shows that digests mean the same to every bridge, of this
 // version and of the next, unless they must not.
 func TestDigestStays(t *testing.T) {
-	o := parse(t, `{"spec":{"a":1,"b":[true,null,"x",1.5,{}]},"kind":"K"}`)
+	o := []byte(`{"spec":{"a":1,"b":[true,null,"x",1.5,{}]},"kind":"K"}`)
 	d := New(true, nil, false).Digest(o)
 	if got := hex.EncodeToString(d[:]); got != "c683da1917d4b2a43ca110ac1199bf9f" {
 		t.Errorf("the digest is %s", got)
@@ -79,9 +79,8 @@ func TestDigestStays(t *testing.T) {
 	if a.Digest(o) == b.Digest(o) || a.Durable() || !New(true, nil, false).Durable() {
 		t.Error("a digest of secrets is the same in another process, or is said to be")
 	}
-	o["spec"].(map[string]any)["a"] = int64(1)
-	if New(true, nil, false).Digest(o) != d {
-		t.Error("a number has two digests")
+	if New(true, nil, false).Digest([]byte(`{"kind":"K", "spec": {"b":[true,null,"\u0078",15e-1,{}],"a":1.0}}`)) != d {
+		t.Error("what means the same has two digests")
 	}
 }
 
@@ -98,7 +97,7 @@ func FuzzDigest(f *testing.F) {
 		x, _ := json.Marshal(map[string]any{"spec": a})
 		y, _ := json.Marshal(map[string]any{"spec": b})
 		filter := New(true, nil, false)
-		same := filter.Digest(map[string]any{"spec": a}) == filter.Digest(map[string]any{"spec": b})
+		same := filter.Digest(x) == filter.Digest(y)
 		if same != (bytes.Equal(x, y)) {
 			t.Errorf("%s and %s: the same digest is %t", x, y, same)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -103,7 +104,105 @@ func TestRemoveAndReplace(t *testing.T) {
 		if diff := cmp.Diff(parse(t, object), o); diff != "" {
 			t.Errorf("%s: the object was changed:\n%s", row.why, diff)
 		}
+		if got := apply(t, Edit{Remove: paths}, object); got != row.removed {
+			t.Errorf("%s: removed from the text: %s, want %s", row.why, got, row.removed)
+		}
+		if got := apply(t, Edit{Replace: paths, Value: `"-"`}, object); got != row.replaced {
+			t.Errorf("%s: replaced in the text: %s, want %s", row.why, got, row.replaced)
+		}
 	}
+}
+
+func apply(t testing.TB, e Edit, text string) string {
+	t.Helper()
+	got, err := NewEditor(e).Apply([]byte(text))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return string(got)
+}
+
+func TestEdit(t *testing.T) {
+	paths := func(texts ...string) (p []Path) {
+		for _, text := range texts {
+			p = append(p, Must(text))
+		}
+		return p
+	}
+	for _, row := range []struct {
+		why        string
+		edit       Edit
+		text, want string
+	}{
+		{"nothing", Edit{}, ` {"a": 1}`, ` {"a": 1}`},
+		{"the first", Edit{Remove: paths("a")}, `{"a":1,"b":2,"c":3}`, `{"b":2,"c":3}`},
+		{"one between others", Edit{Remove: paths("b")}, `{"a":1,"b":2,"c":3}`, `{"a":1,"c":3}`},
+		{"the last", Edit{Remove: paths("c")}, `{"a":1,"b":2,"c":3}`, `{"a":1,"b":2}`},
+		{"the first two", Edit{Remove: paths("a", "b")}, `{"a":1,"b":2,"c":3}`, `{"c":3}`},
+		{"the last two", Edit{Remove: paths("b", "c")}, `{"a":1,"b":2,"c":3}`, `{"a":1}`},
+		{"all", Edit{Remove: paths("[*]")}, `{"a":1,"b":2,"c":3}`, `{}`},
+		{"with space", Edit{Remove: paths("a", "c")}, "{ \"a\" : 1 ,\n \"b\" : 2 , \"c\" : 3 }", "{\"b\" : 2 }"},
+		{"what is written with escapes", Edit{Remove: paths("a")}, `{"\u0061":1,"b":"\u0062"}`, `{"b":"\u0062"}`},
+		{"what is there twice", Edit{Remove: paths("a")}, `{"a":1,"b":2,"a":3}`, `{"b":2}`},
+		{"what stays is as it was", Edit{Remove: paths("a")}, `{"a":1,"b":1.50e3,"c":12345678901234567890}`, `{"b":1.50e3,"c":12345678901234567890}`},
+		{"removed goes before replaced", Edit{Remove: paths("a.b"), Replace: paths("a.b", "a.c"), Value: "0"}, `{"a":{"b":1,"c":2}}`, `{"a":{"c":0}}`},
+		{"replaced with space", Edit{Replace: paths("a[*]"), Value: "0"}, `{"a" : [ 1 , 2 ]}`, `{"a" : [ 0 , 0 ]}`},
+		{"replaced behind what was removed", Edit{Remove: paths("a[0]"), Replace: paths("a[1]"), Value: "0"}, `{"a":[1, 2]}`, `{"a":[0]}`},
+		{"in a mapping of which all else is removed", Edit{Remove: paths("a.b"), Replace: paths("a.c.d"), Value: "0"}, `{"a":{"b":1,"c":{"d":1}}}`, `{"a":{"c":{"d":0}}}`},
+
+		{"pruned with the last", Edit{Remove: paths("m.a.x"), Prune: paths("m.a")}, `{"m":{"a":{"x":1},"b":2}}`, `{"m":{"b":2}}`},
+		{"not pruned where something is left", Edit{Remove: paths("m.a.x"), Prune: paths("m.a")}, `{"m":{"a":{"x":1,"y":2}}}`, `{"m":{"a":{"y":2}}}`},
+		{"not pruned where nothing was", Edit{Remove: paths("m.a.x"), Prune: paths("m.a")}, `{"m":{"a":{}}}`, `{"m":{"a":{}}}`},
+		{"pruned behind another that is gone", Edit{Remove: paths("m['0']", "m.a.x"), Prune: paths("m.a")}, `{"m":{"0":0,"a":{"x":1},"b":2}}`, `{"m":{"b":2}}`},
+		{"pruned as the last", Edit{Remove: paths("m.a.x"), Prune: paths("m.a")}, `{"m":{"0":0,"a":{"x":1}}}`, `{"m":{"0":0}}`},
+
+		{"some members", Edit{Members: []string{"a", "c"}}, `{"a":1,"b":2,"c":3,"d":4}`, `{"a":1,"c":3}`},
+		{"some members, edited", Edit{Members: []string{"a"}, Remove: paths("a.b")}, `{"x":0,"a":{"b":1,"c":2},"b":2}`, `{"a":{"c":2}}`},
+		{"nothing behind the metadata is looked at", Edit{Remove: paths("metadata.x")}, `{"kind":"K","metadata":{"x":1,"y":2},"spec":{"x":1}}`, `{"kind":"K","metadata":{"y":2},"spec":{"x":1}}`},
+		{"no mapping", Edit{Remove: paths("a")}, `[1]`, `[1]`},
+	} {
+		if got := apply(t, row.edit, row.text); got != row.want {
+			t.Errorf("%s: %s, want %s", row.why, got, row.want)
+		}
+	}
+	for _, text := range []string{`{"a":`, `{`, ``, `{"a":[1`} {
+		if got, err := NewEditor(Edit{Remove: paths("a")}).Apply([]byte(text)); err == nil {
+			t.Errorf("%s is no JSON, and becomes %s", text, got)
+		}
+	}
+}
+
+// BenchmarkEdit is the edit that each event has, beside checking the text.
+func BenchmarkEdit(b *testing.B) {
+	spec := strings.Repeat(`,"field":"`+strings.Repeat("x", 50)+`"`, 32)
+	fields := strings.Repeat(`,"f:field":{}`, 32)
+	text := []byte(`{"apiVersion":"v1","kind":"K","metadata":{"managedFields":[{"fieldsV1":{"f:spec":{"":{}` + fields + `}}}],"name":"n"},"spec":{"a":1` + spec + `}}`)
+	for _, row := range []struct {
+		name string
+		edit Edit
+	}{
+		{"metadata", Edit{Remove: []Path{Must("metadata.managedFields"), Must("metadata.annotations['k']")}, Prune: []Path{Must("metadata.annotations")}}},
+		{"everywhere", Edit{Remove: []Path{Must("metadata.managedFields"), Must("spec.a")}}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			editor := NewEditor(row.edit)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				if _, err := editor.Apply(text); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("valid", func(b *testing.B) {
+		b.SetBytes(int64(len(text)))
+		for b.Loop() {
+			if !json.Valid(text) {
+				b.Fatal("it is not")
+			}
+		}
+	})
 }
 
 func TestTouches(t *testing.T) {
@@ -154,6 +253,24 @@ func FuzzReplace(f *testing.F) {
 		}
 		if got := Replace(removed, []Path{p}, "-"); len(p.steps) > 0 && p.steps[len(p.steps)-1].index < 0 && !reflect.DeepEqual(got, removed) {
 			t.Error("not all of it was removed")
+		}
+		canonical, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := []string{string(canonical)}
+		if !NewEditor(Edit{Remove: []Path{p}}).head { // else it relies on names that are there once
+			texts = append(texts, content)
+		}
+		for _, text := range texts {
+			var got map[string]any
+			if edited := apply(t, Edit{Replace: []Path{p}, Value: `"-"`}, text); json.Unmarshal([]byte(edited), &got) != nil || !reflect.DeepEqual(got, replaced) {
+				t.Errorf("replaced in the text: %s, want %v", edited, replaced)
+			}
+			got = nil
+			if edited := apply(t, Edit{Remove: []Path{p}}, text); json.Unmarshal([]byte(edited), &got) != nil || !reflect.DeepEqual(got, removed) {
+				t.Errorf("removed from the text: %s, want %v", edited, removed)
+			}
 		}
 	})
 }

@@ -5,6 +5,9 @@ import (
 	"slices"
 )
 
+// What Editor does to a text, done to the decoded object: slower, and simpler to
+// see that it is right.
+
 // Remove is the object without what the paths name. Elements of a list are
 // counted as in the object that is given, whatever else is removed. The object
 // is not changed; what is the same in both is shared.

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -193,7 +194,7 @@ func change(t *testing.T, name string, version uint64) events.Event {
 		events.Origin{Cluster: "demo", Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders", Namespaced: true, Route: "orders"}, nil,
 		events.Change{
 			Type: events.Updated, Namespace: "default", Name: name, UID: "uid-" + name, ResourceVersion: version, Observed: time.Unix(1, 0),
-			Object: map[string]any{"spec": map[string]any{"text": "é <b>&</b>"}},
+			Object: &object.Object{JSON: []byte(`{"spec":{"text":"é <b>&</b>"}}`)},
 		})
 	if err != nil {
 		t.Fatal(err)

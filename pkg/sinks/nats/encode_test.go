@@ -17,6 +17,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -190,7 +191,7 @@ func FuzzEncode(f *testing.F) {
 			}, nil,
 			events.Change{
 				Type: events.Created, Namespace: namespace, Name: name, UID: uid, ResourceVersion: 1,
-				Observed: time.Unix(1, 0), Object: map[string]any{},
+				Observed: time.Unix(1, 0), Object: &object.Object{JSON: []byte(`{}`)},
 			})
 		if err != nil || !json.Valid(data) {
 			t.Skip()

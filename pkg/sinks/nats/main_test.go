@@ -21,6 +21,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
 )
@@ -210,7 +211,7 @@ func change(t testing.TB, object string, version int) events.Event {
 }
 
 // changeOf is the event for what has happened to an object of the flow.
-func changeOf(t testing.TB, f sinks.Flow, what events.Type, object string, version int) events.Event {
+func changeOf(t testing.TB, f sinks.Flow, what events.Type, name string, version int) events.Event {
 	t.Helper()
 	resource, group, _ := strings.Cut(f.CRD, ".")
 	e, err := events.New(
@@ -219,9 +220,9 @@ func changeOf(t testing.TB, f sinks.Flow, what events.Type, object string, versi
 			Namespaced: true, Route: f.Route,
 		}, nil,
 		events.Change{
-			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
+			Type: what, Namespace: "default", Name: name, UID: uid(name).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),
-			Object: map[string]any{"spec": map[string]any{"version": version}},
+			Object: &object.Object{JSON: fmt.Appendf(nil, `{"spec":{"version":%d}}`, version)},
 		})
 	if err != nil {
 		t.Fatal(err)

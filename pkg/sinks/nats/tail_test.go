@@ -16,6 +16,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/settings/settingstest"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/natstest"
@@ -116,7 +117,7 @@ func TestRowOfAnEventAndItsMessage(t *testing.T) {
 	} {
 		for _, mode := range []sinks.Mode{sinks.Binary, sinks.Structured} {
 			origin := events.Origin{Cluster: "demo", Group: "g", Version: "v1", Kind: "Order", Resource: "orders", Namespaced: true, Route: "orders"}
-			c := events.Change{Type: events.Updated, Namespace: "default", Name: "a", UID: id.String(), ResourceVersion: 7, Object: map[string]any{}}
+			c := events.Change{Type: events.Updated, Namespace: "default", Name: "a", UID: id.String(), ResourceVersion: 7, Object: &object.Object{JSON: []byte(`{}`)}}
 			test.origin(&origin)
 			test.change(&c)
 			e, err := events.New(origin, nil, c)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
@@ -154,7 +155,7 @@ func change(t *testing.T, f sinks.Flow, object string, version int) events.Event
 }
 
 // changeOf is the event for what has happened to an object of a flow.
-func changeOf(t *testing.T, f sinks.Flow, what events.Type, object string, version int) events.Event {
+func changeOf(t *testing.T, f sinks.Flow, what events.Type, name string, version int) events.Event {
 	t.Helper()
 	e, err := events.New(
 		events.Origin{
@@ -162,9 +163,9 @@ func changeOf(t *testing.T, f sinks.Flow, what events.Type, object string, versi
 			Namespaced: true, Route: f.Route,
 		}, nil,
 		events.Change{
-			Type: what, Namespace: "default", Name: object, UID: uid(object).String(),
+			Type: what, Namespace: "default", Name: name, UID: uid(name).String(),
 			ResourceVersion: uint64(version), Observed: time.Unix(int64(version), 0),
-			Object: map[string]any{"spec": map[string]any{"version": version}},
+			Object: &object.Object{JSON: fmt.Appendf(nil, `{"spec":{"version":%d}}`, version)},
 		})
 	if err != nil {
 		t.Fatal(err)

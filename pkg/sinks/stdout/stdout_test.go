@@ -10,6 +10,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/object"
 	"github.com/crbridge/crbridge/pkg/sinks"
 	"github.com/crbridge/crbridge/pkg/sinks/sinktest"
 )
@@ -39,7 +40,7 @@ func one(t *testing.T, name string) events.Event {
 		events.Origin{Cluster: "test", Group: "shop.example.com", Version: "v1", Kind: "Order", Resource: "orders", Namespaced: true, Route: "orders"}, nil,
 		events.Change{
 			Type: events.Created, Namespace: "default", Name: name, UID: "u-" + name, ResourceVersion: 7, Observed: time.Unix(1, 0),
-			Object: map[string]any{"spec": map[string]any{"text": "two\nlines, \u00fc and \u2028"}},
+			Object: &object.Object{JSON: []byte(`{"spec":{"text":"two\nlines, \u00fc and \u2028"}}`)},
 		})
 	if err != nil {
 		t.Fatal(err)
