@@ -24,7 +24,7 @@ func BenchmarkNew(b *testing.B) {
 					if err != nil {
 						b.Fatal(err)
 					}
-					b.SetBytes(int64(len(e.DataEncoded)))
+					b.SetBytes(int64(len(e.Data)))
 				}
 			})
 		}

@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +77,31 @@ func (s Set) String() string {
 }
 
 // CloudEvent is the value of the CloudEvents attribute "type".
-func (t Type) CloudEvent() string { return "dev.crbridge.resource." + string(t) + ".v1" }
+func (t Type) CloudEvent() string {
+	for _, known := range cloudEvents {
+		if known.kind == t {
+			return known.name
+		}
+	}
+	return cloudEvent(t)
+}
+
+func cloudEvent(t Type) string { return "dev.crbridge.resource." + string(t) + ".v1" }
+
+// cloudEvents are the values for all types, so that they need not be made for
+// each event.
+var cloudEvents = func() (all []struct {
+	kind Type
+	name string
+}) {
+	for _, t := range Types() {
+		all = append(all, struct {
+			kind Type
+			name string
+		}{t, cloudEvent(t)})
+	}
+	return all
+}()
 
 // ContentType is the media type of the data of every event.
 const ContentType = "application/json"
@@ -147,24 +172,117 @@ type Change struct {
 	Observed time.Time
 }
 
-// Event is a CloudEvent together with what addresses are made of.
+// Event is a CloudEvent, and what addresses are made of. What cannot be
+// changed has been checked: it is valid.
 type Event struct {
-	event.Event
 	Fields Fields
+	// Data is JSON. It is shared by copies of the event, and not to be changed.
+	Data []byte
 	// Digest stands for what counts of the object's version as a change, where
 	// the route leaves out updates that are none; zero otherwise. It is no
 	// part of the CloudEvent.
 	Digest [16]byte
 
+	kind       Type
+	namespaced bool
+	inferred   bool
+	coalesced  bool
+	oversize   bool
+	time       time.Time
+	id         string
+	source     string
+	subject    string
+	apiVersion string
+	uid        string
+	version    string
+	sequence   string
+
 	content Content
 	shrunk  int // how often Shrink has looked for something to leave out
+}
+
+// ID is the attribute "id".
+func (e *Event) ID() string { return e.id }
+
+// Subject is the attribute "subject": the object's namespace and name.
+func (e *Event) Subject() string { return e.subject }
+
+// Time is when the bridge observed the change.
+func (e *Event) Time() time.Time { return e.time }
+
+// Oversize tells whether the event has been shrunk.
+func (e *Event) Oversize() bool { return e.oversize }
+
+// Attribute is an attribute's value as text, in CloudEvents' canonical form;
+// empty where the event does not have it.
+func (e *Event) Attribute(name string) string {
+	for has, value := range e.Attributes() {
+		if has == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// Attributes are all attributes with their values as text, in CloudEvents'
+// canonical form. None is empty.
+func (e *Event) Attributes() iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		_ = yield("specversion", event.CloudEventsVersionV1) &&
+			yield("id", e.id) &&
+			yield("source", e.source) &&
+			yield("type", e.kind.CloudEvent()) &&
+			yield("subject", e.subject) &&
+			yield("datacontenttype", ContentType) &&
+			(e.time.IsZero() || yield("time", types.FormatTime(e.time))) &&
+			yield(ExtAPIVersion, e.apiVersion) &&
+			yield(ExtKind, e.Fields.Kind) &&
+			(!e.namespaced || yield(ExtNamespace, e.Fields.Namespace)) &&
+			yield(ExtName, e.Fields.Name) &&
+			yield(ExtUID, e.uid) &&
+			yield(ExtResourceVersion, e.version) &&
+			yield(ExtRoute, e.Fields.Route) &&
+			yield(ExtPartitionKey, e.subject) &&
+			yield(ExtSequence, e.sequence) &&
+			(!e.inferred || yield(ExtInferred, yes)) &&
+			(!e.coalesced || yield(ExtCoalesced, yes)) &&
+			(!e.oversize || yield(ExtOversize, yes))
+	}
+}
+
+const yes = "true"
+
+// CloudEvent is the event as the SDK has it. It shares the data.
+func (e *Event) CloudEvent() event.Event {
+	contentType := ContentType
+	subject := e.subject
+	c := &event.EventContextV1{
+		ID: e.id, Type: e.kind.CloudEvent(), DataContentType: &contentType, Subject: &subject,
+		Extensions: map[string]any{},
+	}
+	if source := types.ParseURIRef(e.source); source != nil {
+		c.Source = *source
+	}
+	if !e.time.IsZero() {
+		c.Time = &types.Timestamp{Time: e.time}
+	}
+	for name, value := range e.Attributes() {
+		switch name {
+		case "specversion", "id", "source", "type", "subject", "datacontenttype", "time":
+		case ExtInferred, ExtCoalesced, ExtOversize:
+			c.Extensions[name] = true
+		default:
+			c.Extensions[name] = value
+		}
+	}
+	return event.Event{Context: c, DataEncoded: e.Data}
 }
 
 // Size is about how many bytes the event takes in memory and on the wire:
 // its data and its attributes. It is for bounding queues, not for accounting.
 func (e *Event) Size() int {
 	const attributes = 1024
-	return len(e.DataEncoded) + attributes
+	return len(e.Data) + attributes
 }
 
 // New makes the event for a change; a nil payload carries the object. It fails
@@ -181,58 +299,58 @@ func New(o Origin, p *Payload, c Change) (Event, error) {
 	if err := checkIdentity(o, c); err != nil {
 		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
 	}
+	source := o.Source()
+	if !plainPath(source) && types.ParseURIRef(source) == nil {
+		return Event{}, fmt.Errorf("%s %s: source %q is not a URI reference", o.Resource, subject, source)
+	}
 	data, err := p.data(o, c)
 	if err != nil {
 		return Event{}, fmt.Errorf("%s %s: data: %w", o.Resource, subject, err)
 	}
 	version := strconv.FormatUint(c.ResourceVersion, 10)
-	extensions := map[string]any{
-		ExtAPIVersion:      o.APIVersion(),
-		ExtKind:            o.Kind,
-		ExtName:            c.Name,
-		ExtUID:             c.UID,
-		ExtResourceVersion: version,
-		ExtRoute:           o.Route,
-		ExtPartitionKey:    subject,
-		ExtSequence:        fmt.Sprintf("%020d", max(c.ResourceVersion, c.Listed)),
-	}
-	if o.Namespaced {
-		extensions[ExtNamespace] = c.Namespace
-	}
-	if c.Inferred {
-		extensions[ExtInferred] = true
-	}
-	if c.Coalesced {
-		extensions[ExtCoalesced] = true
-	}
-	source := types.ParseURIRef(o.Source())
-	if source == nil {
-		return Event{}, fmt.Errorf("%s %s: source %q is not a URI reference", o.Resource, subject, o.Source())
-	}
-	contentType := ContentType
-	e := Event{
-		Event: event.Event{
-			Context: &event.EventContextV1{
-				ID:              id(o, c, version),
-				Source:          *source,
-				Type:            c.Type.CloudEvent(),
-				DataContentType: &contentType,
-				Subject:         &subject,
-				Time:            &types.Timestamp{Time: c.Observed.UTC()},
-				Extensions:      extensions,
-			},
-			DataEncoded: data,
-		},
+	return Event{
 		Fields: Fields{
 			Cluster: o.Cluster, Group: o.Group, Version: o.Version, Kind: o.Kind, Resource: o.Resource,
 			Namespace: c.Namespace, Name: c.Name, Event: string(c.Type), Route: o.Route,
 		},
-		content: p.content,
+		Data:       data,
+		kind:       c.Type,
+		namespaced: o.Namespaced,
+		inferred:   c.Inferred,
+		coalesced:  c.Coalesced,
+		time:       c.Observed.UTC(),
+		id:         id(o, c, version),
+		source:     source,
+		subject:    subject,
+		apiVersion: o.APIVersion(),
+		uid:        c.UID,
+		version:    version,
+		sequence:   padded(max(c.ResourceVersion, c.Listed)),
+		content:    p.content,
+	}, nil
+}
+
+// plainPath tells whether a text is a URI reference that is a path, and needs no
+// further look: that of every valid configuration is.
+func plainPath(text string) bool {
+	for _, c := range []byte(text) {
+		if (c < 'a' || 'z' < c) && (c < '0' || '9' < c) && c != '-' && c != '.' && c != '/' {
+			return false
+		}
 	}
-	if err := e.Validate(); err != nil {
-		return Event{}, fmt.Errorf("%s %s: %w", o.Resource, subject, err)
+	return true
+}
+
+// padded has as many digits as the largest number, so that its text sorts as
+// the number does.
+func padded(n uint64) string {
+	const digits = 20
+	var text [digits]byte
+	for i := digits - 1; i >= 0; i-- {
+		text[i] = byte('0' + n%10)
+		n /= 10
 	}
-	return e, nil
+	return string(text[:])
 }
 
 // checkIdentity refuses what CloudEvents' validation, which does not look at

@@ -55,7 +55,7 @@ func data(t *testing.T, o PayloadOptions, c Change) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(e.Data())
+	return string(e.Data)
 }
 
 func TestPayload(t *testing.T) {
@@ -169,15 +169,15 @@ func TestShrink(t *testing.T) {
 		whole := e
 		var got []string
 		for e.Shrink() {
-			got = append(got, string(e.Data()))
-			if e.Extensions()[ExtOversize] != true {
+			got = append(got, string(e.Data))
+			if e.Attribute(ExtOversize) != "true" {
 				t.Errorf("%s: the event does not say so", row.why)
 			}
 		}
 		if diff := cmp.Diff(row.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", row.why, diff)
 		}
-		if _, said := whole.Extensions()[ExtOversize]; said {
+		if whole.Attribute(ExtOversize) != "" {
 			t.Errorf("%s: a copy that was not shrunk says that it was", row.why)
 		}
 	}
@@ -189,9 +189,9 @@ func TestListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := e.Extensions()
-	if e.ID() != "u.7.r.s20" || x[ExtSequence] != "00000000000000000020" || x[ExtResourceVersion] != "7" {
-		t.Errorf("id %s, sequence %v, resourceversion %v", e.ID(), x[ExtSequence], x[ExtResourceVersion])
+	sequence, version := e.Attribute(ExtSequence), e.Attribute(ExtResourceVersion)
+	if e.ID() != "u.7.r.s20" || sequence != "00000000000000000020" || version != "7" {
+		t.Errorf("id %s, sequence %s, resourceversion %s", e.ID(), sequence, version)
 	}
 }
 

@@ -13,13 +13,10 @@ func (e *Event) Shrink() bool {
 	for e.shrunk < 2 {
 		e.shrunk++
 		smaller, err := e.smaller()
-		if err != nil || len(smaller) >= len(e.DataEncoded) {
+		if err != nil || len(smaller) >= len(e.Data) {
 			continue
 		}
-		e.DataEncoded = smaller
-		context := e.Context.Clone()
-		_ = context.SetExtension(ExtOversize, true) // its name and value are valid
-		e.Context = context
+		e.Data, e.oversize = smaller, true
 		return true
 	}
 	return false
@@ -28,7 +25,7 @@ func (e *Event) Shrink() bool {
 // smaller is the data as it should be by now.
 func (e *Event) smaller() ([]byte, error) {
 	var object map[string]json.RawMessage
-	if err := json.Unmarshal(e.DataEncoded, &object); err != nil {
+	if err := json.Unmarshal(e.Data, &object); err != nil {
 		return nil, err
 	}
 	if e.content == ContentChange {

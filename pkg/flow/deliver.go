@@ -86,7 +86,7 @@ func (r *Run) shrink(toSend []events.Event, err error) bool {
 	if !is || large.ID != toSend[0].ID() {
 		return false
 	}
-	_, again := toSend[0].Extensions()[events.ExtOversize]
+	again := toSend[0].Oversize()
 	if !toSend[0].Shrink() {
 		return false
 	}

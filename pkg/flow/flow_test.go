@@ -76,7 +76,7 @@ const later = 1 << 40
 func describe(e *events.Event) string {
 	var flags string
 	for _, flag := range []string{events.ExtInferred, events.ExtCoalesced} {
-		if e.Extensions()[flag] == true {
+		if e.Attribute(flag) == "true" {
 			flags += " " + flag
 		}
 	}
@@ -90,7 +90,7 @@ func describe(e *events.Event) string {
 	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
 		flags += " s" + listed
 	}
-	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Extensions()[events.ExtResourceVersion], flags)
+	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Attribute(events.ExtResourceVersion), flags)
 }
 
 func (o *outbox) set(answer func(int) (int, int, error)) {

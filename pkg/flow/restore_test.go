@@ -3,7 +3,6 @@ package flow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
@@ -67,10 +66,10 @@ func (p *place) Publish(ctx context.Context, batch []events.Event) (int, error) 
 
 // rowOf is what an event says of its object.
 func rowOf(e *events.Event) journal.Row {
-	version, _ := parseVersion(fmt.Sprint(e.Extensions()[events.ExtResourceVersion]))
-	row := journal.Row{Key: e.Subject(), UID: uuid.MustParse(fmt.Sprint(e.Extensions()[events.ExtUID])), Version: version, Sent: true, Digest: e.Digest}
-	row.Deselected = e.Type() == events.Deselected.CloudEvent()
-	row.Gone = row.Deselected || e.Type() == events.Deleted.CloudEvent()
+	version, _ := parseVersion(e.Attribute(events.ExtResourceVersion))
+	row := journal.Row{Key: e.Subject(), UID: uuid.MustParse(e.Attribute(events.ExtUID)), Version: version, Sent: true, Digest: e.Digest}
+	row.Deselected = e.Attribute("type") == events.Deselected.CloudEvent()
+	row.Gone = row.Deselected || e.Attribute("type") == events.Deleted.CloudEvent()
 	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
 		row.Listed, _ = parseVersion(listed)
 	}

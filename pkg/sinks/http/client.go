@@ -168,7 +168,7 @@ func (c *client) post(ctx context.Context, e *events.Event) error {
 	if c.settings.Mode == sinks.Structured {
 		encoding = binding.WithForceStructured(ctx)
 	}
-	request, err := cehttp.NewHTTPRequestFromEvent(encoding, c.url.String(), e.Event)
+	request, err := cehttp.NewHTTPRequestFromEvent(encoding, c.url.String(), e.CloudEvent())
 	if err != nil {
 		return fmt.Errorf("event %s as a request: %w", e.ID(), err)
 	}

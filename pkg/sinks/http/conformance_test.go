@@ -12,13 +12,14 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	const refused = `"refuse me"`
 	for _, mode := range []sinks.Mode{sinks.Binary, sinks.Structured} {
 		t.Run(string(mode), func(t *testing.T) {
 			sinktest.Run(t, func(t *testing.T) sinktest.Harness {
 				r := newReceiver(t)
 				r.answer = func(w nethttp.ResponseWriter, _ *nethttp.Request, e *event.Event) bool {
-					if e.DataSchema() != "" {
-						nethttp.Error(w, "no schemas here", nethttp.StatusBadRequest)
+					if string(e.Data()) == refused {
+						nethttp.Error(w, "not that", nethttp.StatusBadRequest)
 						return false
 					}
 					return true
@@ -39,7 +40,7 @@ func TestConformance(t *testing.T) {
 					Restart: r.start,
 					Pause:   func(*testing.T) { r.pause() },
 					Resume:  func(*testing.T) { r.resume() },
-					Refuse:  func(e *events.Event) { e.SetDataSchema("https://example.com/schema") },
+					Refuse:  func(e *events.Event) { e.Data = []byte(refused) },
 					Durable: true, // what it has taken outlives its end
 				}
 			})

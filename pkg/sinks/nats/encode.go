@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/cloudevents/sdk-go/v2/types"
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/crbridge/crbridge/pkg/events"
@@ -28,76 +27,68 @@ func encode(mode sinks.Mode, subject string, e *events.Event) (*natsgo.Msg, erro
 	if mode == sinks.Structured {
 		var payload bytes.Buffer
 		payload.Grow(e.Size())
-		if err := event.WriteJson(&e.Event, &payload); err != nil {
+		whole := e.CloudEvent()
+		if err := event.WriteJson(&whole, &payload); err != nil {
 			return nil, fmt.Errorf("event %s as JSON: %w", e.ID(), err)
 		}
 		return &natsgo.Msg{Subject: subject, Header: natsgo.Header{contentType: {structuredEvents}}, Data: payload.Bytes()}, nil
 	}
-	header, err := attributes(&e.Event)
-	if err != nil {
-		return nil, fmt.Errorf("event %s as headers: %w", e.ID(), err)
-	}
-	return &natsgo.Msg{Subject: subject, Header: header, Data: e.DataEncoded}, nil
+	m := &natsgo.Msg{Subject: subject, Header: make(natsgo.Header, mostHeaders), Data: e.Data}
+	setAttributes(m.Header, e, func(string) bool { return true })
+	return m, nil
 }
 
 // mark adds the headers by which a bridge knows its events in a stream again
 // without reading their payload. Of a structured event they are no part: its
 // content type says so, and by the binding nothing else does.
-func mark(m *natsgo.Msg, e *events.Event) error {
-	all, err := attributes(&e.Event)
-	if err != nil {
-		return fmt.Errorf("event %s as headers: %w", e.ID(), err)
-	}
-	for _, name := range []string{"source", "subject", "type", events.ExtRoute, events.ExtUID, events.ExtResourceVersion, events.ExtAPIVersion, events.ExtKind} {
-		m.Header[headerPrefix+name] = all[headerPrefix+name]
-	}
-	return nil
+func mark(m *natsgo.Msg, e *events.Event) {
+	setAttributes(m.Header, e, func(name string) bool {
+		switch name {
+		case "source", "subject", "type", events.ExtRoute, events.ExtUID, events.ExtResourceVersion, events.ExtAPIVersion, events.ExtKind:
+			return true
+		}
+		return false
+	})
 }
 
-// attributes are all of the event's attributes as headers. The map is written
-// directly: a NATS header's name is case-sensitive for most clients, and has
-// to be written as the binding has it.
-func attributes(e *event.Event) (natsgo.Header, error) {
-	extensions := e.Extensions()
-	header := make(natsgo.Header, len(extensions)+12) // those that the specification names, and the server's
-	set := func(name, value string) {
-		if value != "" {
-			header[headerPrefix+name] = []string{percentEncode(value)}
+// mostHeaders is how many a message has: the attributes of an event, and what
+// JetStream is told.
+const mostHeaders = 24
+
+// setAttributes writes attributes as headers. The map is written directly: a
+// NATS header's name is case-sensitive for most clients, and has to be written
+// as the binding has it.
+func setAttributes(header natsgo.Header, e *events.Event, wanted func(name string) bool) {
+	values := make([]string, 0, mostHeaders) // one piece of memory for all of them
+	for name, value := range e.Attributes() {
+		if wanted(name) {
+			values = append(values, percentEncode(value))
+			header[headerName(name)] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	set("specversion", e.SpecVersion())
-	set("id", e.ID())
-	set("source", e.Source())
-	set("type", e.Type())
-	set("subject", e.Subject())
-	set("datacontenttype", e.DataContentType())
-	set("dataschema", e.DataSchema())
-	if t := e.Time(); !t.IsZero() {
-		set("time", types.FormatTime(t))
-	}
-	for name, value := range extensions {
-		if !isAttributeName(name) {
-			return nil, fmt.Errorf("attribute %q: a name has a-z and 0-9 only", name)
-		}
-		canonical, err := types.Format(value)
-		if err != nil {
-			return nil, fmt.Errorf("attribute %s: %w", name, err)
-		}
-		set(name, canonical)
-	}
-	return header, nil
 }
 
-// isAttributeName follows
-// https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#attribute-naming-convention.
-func isAttributeName(name string) bool {
-	for _, c := range []byte(name) {
-		if (c < 'a' || 'z' < c) && (c < '0' || '9' < c) {
-			return false
-		}
+// headerName is the header for an attribute.
+func headerName(attribute string) string {
+	if name, known := headerNames[attribute]; known {
+		return name
 	}
-	return name != ""
+	return headerPrefix + attribute
 }
+
+// headerNames are those that every event has, so that they need not be made for
+// each.
+var headerNames = func() map[string]string {
+	names := map[string]string{}
+	for _, attribute := range []string{
+		"specversion", "id", "source", "type", "subject", "datacontenttype", "time",
+		events.ExtAPIVersion, events.ExtKind, events.ExtNamespace, events.ExtName, events.ExtUID, events.ExtResourceVersion,
+		events.ExtRoute, events.ExtPartitionKey, events.ExtSequence, events.ExtInferred, events.ExtCoalesced, events.ExtOversize,
+	} {
+		names[attribute] = headerPrefix + attribute
+	}
+	return names
+}()
 
 // percentEncode writes a value so that it can be a header's: space, double
 // quote, percent and all that is not printable ASCII become %XX, byte by byte

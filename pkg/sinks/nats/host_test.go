@@ -175,7 +175,7 @@ func TestEmbeddedIsFull(t *testing.T) {
 	eventually(t, "it is full", func() (string, bool) {
 		version++
 		e := change(t, "one", version)
-		e.DataEncoded = append(bytes.Repeat([]byte{' '}, 300<<10), '1')
+		e.Data = append(bytes.Repeat([]byte{' '}, 300<<10), '1')
 		_, err := p.Publish(t.Context(), batchOf(e))
 		if err == nil {
 			return "taken", false

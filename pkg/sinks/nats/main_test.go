@@ -213,21 +213,26 @@ func change(t testing.TB, object string, version int) events.Event {
 // changeOf is the event for what has happened to an object of the flow.
 func changeOf(t testing.TB, f sinks.Flow, what events.Type, name string, version int) events.Event {
 	t.Helper()
-	resource, group, _ := strings.Cut(f.CRD, ".")
-	e, err := events.New(
-		events.Origin{
-			Cluster: "demo", Group: group, Version: "v1", Kind: "Order", Resource: resource,
-			Namespaced: true, Route: f.Route,
-		}, nil,
-		events.Change{
-			Type: what, Namespace: "default", Name: name, UID: uid(name).String(),
-			ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),
-			Object: &object.Object{JSON: fmt.Appendf(nil, `{"spec":{"version":%d}}`, version)},
-		})
+	e, err := events.New(originOf(f), nil, changed(what, name, version))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+func originOf(f sinks.Flow) events.Origin {
+	resource, group, _ := strings.Cut(f.CRD, ".")
+	return events.Origin{
+		Cluster: "demo", Group: group, Version: "v1", Kind: "Order", Resource: resource, Namespaced: true, Route: f.Route,
+	}
+}
+
+func changed(what events.Type, name string, version int) events.Change {
+	return events.Change{
+		Type: what, Namespace: "default", Name: name, UID: uid(name).String(),
+		ResourceVersion: uint64(version), Observed: time.Unix(1700000000, 123456789),
+		Object: &object.Object{JSON: fmt.Appendf(nil, `{"spec":{"version":%d}}`, version)},
+	}
 }
 
 func batchOf(all ...events.Event) []events.Event { return all }
@@ -241,7 +246,7 @@ func closingContext(t testing.TB) context.Context {
 
 // enlarge gives the event more data than the server's max_payload of 1 MiB.
 func enlarge(e *events.Event) {
-	e.DataEncoded = append(bytes.Repeat([]byte(" "), 1<<20), '1')
+	e.Data = append(bytes.Repeat([]byte(" "), 1<<20), '1')
 }
 
 // client is a connection of the test's own.

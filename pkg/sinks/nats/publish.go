@@ -219,7 +219,7 @@ func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) err
 			}
 			p.stored[w.ids[i]] = struct{}{}
 			if known {
-				p.landed = append(p.landed, w.rows[i])
+				p.landed = append(p.landed, rowOf(w.sent[i]))
 			}
 		}
 	}
@@ -261,7 +261,7 @@ type window struct {
 	stream   string
 	messages []*natsgo.Msg
 	ids      []string
-	rows     []journal.Row
+	sent     []*events.Event // what the messages are
 	size     int64
 	covers   int      // how many events of the batch are stored when it is, from the first
 	events   []string // the ids of those
@@ -320,7 +320,7 @@ func (p *streamPublisher) window(batch []events.Event, f facts, limits ...limit)
 		objects[object] = struct{}{}
 		w.messages = append(w.messages, m)
 		w.ids = append(w.ids, e.ID())
-		w.rows = append(w.rows, rowOf(e))
+		w.sent = append(w.sent, e)
 		w.events = append(w.events, e.ID())
 		w.covers++
 		w.size += size
@@ -370,17 +370,7 @@ func (w *window) done() (stored []*natsgo.Msg) {
 
 // rowOf is what the event says of its object.
 func rowOf(e *events.Event) journal.Row {
-	extensions := e.Extensions()
-	row, _ := readRow(e.ID(), func(attribute string) string {
-		switch attribute {
-		case "subject":
-			return e.Subject()
-		case "type":
-			return e.Type()
-		}
-		value, _ := extensions[attribute].(string)
-		return value
-	})
+	row, _ := readRow(e.ID(), e.Attribute)
 	row.Digest = e.Digest
 	return row
 }
@@ -394,7 +384,7 @@ const digestHeader = "Crbridge-Digest"
 func (s *Sink) message(e *events.Event) (*natsgo.Msg, error) {
 	m, err := encode(s.mode, s.subject.Expand(e.Fields), e)
 	if err == nil && s.jetstream != nil && s.mode == sinks.Structured {
-		err = mark(m, e)
+		mark(m, e)
 	}
 	if err == nil && s.jetstream != nil && e.Digest != [16]byte{} {
 		m.Header[digestHeader] = []string{hex.EncodeToString(e.Digest[:])}

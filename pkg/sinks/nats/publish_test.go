@@ -31,7 +31,7 @@ func TestWindow(t *testing.T) {
 		return batch
 	}
 	sized := func(e events.Event, size int) events.Event {
-		e.DataEncoded = []byte(strings.Repeat("x", size))
+		e.Data = []byte(strings.Repeat("x", size))
 		return e
 	}
 	const maximum = 2 << 20
@@ -133,7 +133,7 @@ func TestTooLarge(t *testing.T) {
 			if diff := cmp.Diff(want, err.Error()); diff != "" {
 				t.Errorf("error (-want +got):\n%s", diff)
 			}
-			if limit.Size <= int64(len(large.DataEncoded)) {
+			if limit.Size <= int64(len(large.Data)) {
 				t.Errorf("the size %d leaves out the headers", limit.Size)
 			}
 			if last := s.Status().LastError; last != "" {
@@ -156,7 +156,7 @@ func TestLargestEventIsTaken(t *testing.T) {
 	if _, err := p.Publish(t.Context(), batchOf(e)); !errors.As(err, &limit) {
 		t.Fatal(err)
 	}
-	e.DataEncoded = e.DataEncoded[limit.Size-limit.Limit:]
+	e.Data = e.Data[limit.Size-limit.Limit:]
 	publish(t, s, e)
 }
 
@@ -293,7 +293,7 @@ func BenchmarkPublish(b *testing.B) {
 				b.StopTimer()
 				for i := range batch {
 					batch[i] = change(b, fmt.Sprint("object", size, "-", i), n)
-					batch[i].DataEncoded = data
+					batch[i].Data = data
 				}
 				b.StartTimer()
 				if _, err := p.Publish(b.Context(), batch); err != nil {

@@ -234,7 +234,7 @@ func TestRefusedInTheMiddle(t *testing.T) {
 				refuseLarge(t, js, 4096)
 			}
 			large := change(t, "large", 2)
-			large.DataEncoded = make([]byte, 8192)
+			large.Data = make([]byte, 8192)
 			batch := batchOf(change(t, "a", 2), large, change(t, "b", 2), change(t, "c", 2))
 			for range 3 {
 				n, err := p.Publish(t.Context(), batch)

@@ -327,7 +327,7 @@ func TestStreamThatDiffersIsNotedOnce(t *testing.T) {
 		}
 	}
 	large := change(t, "large", 1)
-	large.DataEncoded = []byte(`"` + strings.Repeat("x", 1<<16) + `"`)
+	large.Data = []byte(`"` + strings.Repeat("x", 1<<16) + `"`)
 	_, err := publisher(t, s).Publish(t.Context(), batchOf(large))
 	if limit := new(sinks.TooLargeError); !errors.As(err, &limit) || limit.Limit != 65536 || limit.Source != "the stream's max_msg_size" {
 		t.Errorf("an event above max_msg_size: %v", err)

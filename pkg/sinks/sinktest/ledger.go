@@ -2,7 +2,6 @@ package sinktest
 
 import (
 	"cmp"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -57,11 +56,10 @@ func (l *ledger) take(batch []events.Event) {
 
 // rowOf is what the event says of its object.
 func rowOf(e *events.Event) journal.Row {
-	extensions := e.Extensions()
-	version, _ := strconv.ParseUint(fmt.Sprint(extensions[events.ExtResourceVersion]), 10, 64)
-	id, _ := uuid.Parse(fmt.Sprint(extensions[events.ExtUID]))
+	version, _ := strconv.ParseUint(e.Attribute(events.ExtResourceVersion), 10, 64)
+	id, _ := uuid.Parse(e.Attribute(events.ExtUID))
 	return journal.Row{
-		Key: e.Subject(), UID: id, Version: version, Gone: e.Type() == events.Deleted.CloudEvent(), Sent: true,
+		Key: e.Subject(), UID: id, Version: version, Gone: e.Attribute("type") == events.Deleted.CloudEvent(), Sent: true,
 	}
 }
 

@@ -178,12 +178,13 @@ func (s *Sink) put(ctx context.Context, text []byte) error {
 }
 
 func encode(e *events.Event) ([]byte, error) {
-	if err := e.Validate(); err != nil {
+	whole := e.CloudEvent()
+	if err := whole.Validate(); err != nil {
 		return nil, fmt.Errorf("event %s is none: %w", e.ID(), err)
 	}
 	var text bytes.Buffer
 	text.Grow(e.Size())
-	if err := event.WriteJson(&e.Event, &text); err != nil {
+	if err := event.WriteJson(&whole, &text); err != nil {
 		return nil, fmt.Errorf("event %s as JSON: %w", e.ID(), err)
 	}
 	text.WriteByte('\n')

@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 			Restart: p.read,
 			Pause:   func(t *testing.T) { resume = p.pause(t) },
 			Resume:  func(t *testing.T) { resume(t) },
-			Refuse:  func(e *events.Event) { e.SetType("") },
+			Refuse:  func(e *events.Event) { *e = events.Event{} },
 			Local:   true,
 			Durable: true, // what is in a pipe outlives its reader
 		}
