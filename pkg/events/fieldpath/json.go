@@ -119,7 +119,7 @@ func (w *writer) copy(to int64) {
 func (w *writer) object() error {
 	e := w.editor
 	if w.decoder.PeekKind() != jsontext.KindBeginObject {
-		return w.decoder.SkipValue()
+		return w.skip()
 	}
 	_, err := w.mapping(func(name []byte) (paths []edited, last bool) {
 		if len(e.members) > 0 && !slices.ContainsFunc(e.members, func(m string) bool { return m == string(name) }) {
@@ -143,7 +143,7 @@ func (w *writer) value(paths []edited) (emptied bool, err error) {
 			return false, w.list(paths)
 		}
 	}
-	return false, w.decoder.SkipValue()
+	return false, w.skip()
 }
 
 // mapping edits a mapping. of says which edits are in a member, and whether it
@@ -189,6 +189,12 @@ func (w *writer) list(paths []edited) error {
 			return err
 		}
 	}
+}
+
+// skip passes a value over; see object.Scanner's.
+func (w *writer) skip() error {
+	_, err := w.decoder.ReadValue()
+	return err
 }
 
 // siblings are what has been read of a mapping or list.
@@ -237,7 +243,7 @@ func (w *writer) entry(paths []edited) (stays bool, err error) {
 		case len(p.steps) > 0:
 			deeper = append(deeper, p)
 		case p.how == removed:
-			return false, w.decoder.SkipValue()
+			return false, w.skip()
 		case p.how == pruned:
 			prunes = true
 		default:
@@ -247,7 +253,7 @@ func (w *writer) entry(paths []edited) (stays bool, err error) {
 	if replaces {
 		w.copy(w.start(w.decoder.InputOffset()))
 		w.out = append(w.out, w.editor.value...)
-		err := w.decoder.SkipValue()
+		err := w.skip()
 		w.from = w.decoder.InputOffset()
 		return true, err
 	}

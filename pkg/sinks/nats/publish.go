@@ -392,9 +392,18 @@ func (s *Sink) message(e *events.Event) (*natsgo.Msg, error) {
 	return m, err
 }
 
-// fits tells whether the message may be as large as it is.
+// amplyHeaders is more than the headers of an event take: a name and a
+// namespace have at most 253 and 63 characters, and the longest of the others
+// are made of these and of configured names.
+const amplyHeaders = 32 << 10
+
+// fits tells whether the message may be as large as it is. How large that is
+// exactly is found out only where it matters.
 func fits(m *natsgo.Msg, e *events.Event, limits ...limit) error {
-	size := int64(m.Size() - len(m.Subject))
+	size := int64(len(m.Data) + amplyHeaders)
+	if slices.ContainsFunc(limits, func(l limit) bool { return l.bytes > 0 && size > l.bytes }) {
+		size = int64(m.Size() - len(m.Subject))
+	}
 	for _, l := range limits {
 		if l.bytes > 0 && size > l.bytes {
 			return &sinks.TooLargeError{ID: e.ID(), Subject: e.Subject(), Size: size, Limit: l.bytes, Source: l.by}
