@@ -58,6 +58,8 @@ func (s *Scanner) Frame(text []byte) (f Frame, n int, err error) {
 			s.unusual = s.unusual || o != nil
 			o, err = s.object()
 		default:
+			// encoding/json takes a name in any case.
+			s.unusual = s.unusual || bytes.EqualFold(name, []byte(`"type"`)) || bytes.EqualFold(name, []byte(`"object"`))
 			err = s.skip()
 		}
 		return err

@@ -59,6 +59,7 @@ func TestFrame(t *testing.T) {
 		{"metadata is there twice", `{"type":"ADDED","object":{"metadata":{"name":"a","uid":"u","resourceVersion":"1"},"metadata":{}}}`, nil, ErrUnusual},
 		{"two objects", `{"type":"ADDED","object":` + thing + `,"object":` + thing + `}`, nil, ErrUnusual},
 		{"two types", `{"type":"ADDED","type":"DELETED","object":` + thing + `}`, nil, ErrUnusual},
+		{"a name in another case, which encoding/json takes for the same", `{"type":"ADDED","Type":"DELETED","object":` + thing + `}`, nil, ErrUnusual},
 		{"a name in other words", `{"type":"ADDED","object":{"m\u0065tadata":{"name":"a","uid":"u","resourceVersion":"1"}}}`, nil, ErrUnusual},
 		{"no uid", `{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"1"}}}`, nil, ErrUnusual},
 		{"an empty name", `{"type":"ADDED","object":{"metadata":{"name":"","uid":"u","resourceVersion":"1"}}}`, nil, ErrUnusual},
