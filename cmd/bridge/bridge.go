@@ -147,6 +147,8 @@ func listen(ctx context.Context, c *config.Config, health, all http.Handler) ([]
 		if err != nil {
 			return nil, fmt.Errorf("%s %q: %w", key, address, err)
 		}
+		// Neither a read nor a write timeout: a profile takes as long as its
+		// reader asks for.
 		return &server{key: key, listener: listener, http: &http.Server{
 			Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		}}, nil

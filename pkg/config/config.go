@@ -22,8 +22,8 @@ type Config struct {
 	Log Log `koanf:"log"`
 	// Where the probes `/healthz` and `/readyz` are answered, to anyone.
 	Health Health `koanf:"health"`
-	// Where `/metrics`, `/api/status` and the status page are, and the health
-	// endpoints once more.
+	// Where `/metrics`, `/api/status`, the status page and profiles of the
+	// process (`/debug/pprof/`) are, and the health endpoints once more.
 	Server Server `koanf:"server"`
 	// For several replicas, of which one delivers: the one that holds the
 	// Lease. The others stand by.
@@ -79,13 +79,14 @@ type Health struct {
 	Address string `koanf:"address" rule:"address"`
 }
 
-// Server is where /metrics, /api/status and the status page are, and the
-// health endpoints once more.
+// Server is where /metrics, /api/status, the status page and /debug/pprof/ are,
+// and the health endpoints once more.
 type Server struct {
 	// The address to listen on, as for `health.address`. The bridge warns of
 	// one that is reached from outside of the machine while `auth` is `none`.
 	Address string `koanf:"address" rule:"address"`
-	// Who may read: `none` is everyone who reaches the address.
+	// Who may read: `none` is everyone who reaches the address; and of
+	// profiles, everyone who does so over loopback.
 	Auth ServerAuth `koanf:"auth"`
 }
 

@@ -108,7 +108,7 @@ func (b *Bridge) Health() http.Handler {
 	return mux
 }
 
-// Server serves everything: metrics, API, status page and the probes.
+// Server serves everything: metrics, API, status page, profiles and the probes.
 func (b *Bridge) Server() http.Handler {
 	mux := http.NewServeMux()
 	b.health(mux)
@@ -120,6 +120,7 @@ func (b *Bridge) Server() http.Handler {
 		_ = encoder.Encode(b.Document()) // the reader has gone; there is nobody to tell
 	})
 	mux.HandleFunc("GET /{$}", b.page)
+	profiles(mux)
 	return mux
 }
 

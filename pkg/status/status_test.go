@@ -126,6 +126,8 @@ func TestPaths(t *testing.T) {
 		{"/metrics", 404, 200},
 		{"/api/status", 404, 200},
 		{"/", 404, 200},
+		{"/debug/pprof/", 404, 403}, // what is asked here comes from 192.0.2.1
+		{"/debug/pprof/heap", 404, 403},
 		{"/other", 404, 404},
 	} {
 		if got := ask(b.Health(), row.path).Code; got != row.health {

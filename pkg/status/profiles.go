@@ -1,0 +1,47 @@
+package status
+
+import (
+	"net"
+	"net/http"
+	"net/http/pprof"
+)
+
+// profiles serves Go's profiles of the process. Importing net/http/pprof puts
+// them on http.DefaultServeMux as well (and so do libraries that import it),
+// which is why nothing here serves that one.
+func profiles(mux *http.ServeMux) {
+	for pattern, handler := range map[string]http.HandlerFunc{
+		"GET /debug/pprof/":        pprof.Index, // and heap, goroutine, allocs, … by their names
+		"GET /debug/pprof/cmdline": pprof.Cmdline,
+		"GET /debug/pprof/profile": pprof.Profile,
+		"GET /debug/pprof/symbol":  pprof.Symbol,
+		"POST /debug/pprof/symbol": pprof.Symbol, // what go tool pprof uses where there are many
+		"GET /debug/pprof/trace":   pprof.Trace,
+	} {
+		mux.HandleFunc(pattern, fromMachine(handler))
+	}
+}
+
+// fromMachine refuses who asks from elsewhere. To read metrics and status is
+// harmless to the bridge, a profile is not: it shows the command line and how
+// the process is built, and costs CPU for as long as its reader likes. While
+// nobody has to say who they are, a connection over loopback is what tells an
+// operator from others: in a pod, that takes the right to forward its ports.
+//
+// Both ends count. Service meshes hand on what comes from outside with a
+// loopback address as its source, and the pod's own as its destination.
+func fromMachine(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		if local == nil || !loopback(local.String()) || !loopback(r.RemoteAddr) {
+			http.Error(w, "profiles are for those who connect over loopback, which kubectl port-forward does", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && net.ParseIP(host).IsLoopback()
+}
