@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -43,6 +44,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	libraries := logr.FromSlogHandler(quietStop{log.Handler()})
 	ctrl.SetLogger(libraries)
 	klog.SetLogger(libraries)
+	tellResources(log, environ, limitMemory(environ, memlimit.FromCgroup))
 	for _, warning := range c.Warnings() {
 		log.Warn("configuration", "warning", warning)
 	}

@@ -27,14 +27,7 @@ type recorder struct {
 // newRecorder makes one for the pod that the environment names, as the
 // Deployment in deploy/ has it; nil where it names none.
 func newRecorder(cluster sources.Cluster, environ []string) (*recorder, error) {
-	env := func(name string) string {
-		for _, entry := range environ {
-			if value, is := strings.CutPrefix(entry, name+"="); is {
-				return value
-			}
-		}
-		return ""
-	}
+	env := func(name string) string { return variable(environ, name) }
 	pod := &corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Pod", Name: env("POD_NAME"), Namespace: env("POD_NAMESPACE"), UID: types.UID(env("POD_UID")),
 	}
