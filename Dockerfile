@@ -19,6 +19,7 @@ RUN --mount=type=cache,target=/go/pkg/mod \
     go mod download
 
 COPY cmd/ cmd/
+COPY internal/ internal/
 COPY pkg/ pkg/
 ARG VERSION=dev
 ARG COMMIT=unknown
