@@ -6,9 +6,12 @@ package sources_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	runtimego "runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,6 +249,82 @@ func follow(t *testing.T, c sources.Cluster, r sources.Resource, from sources.St
 	}
 	t.Cleanup(stop)
 	return stop
+}
+
+// bytesOf remembers the JSON of objects.
+type bytesOf struct {
+	*recorder
+	listed, changed string
+}
+
+func (b *bytesOf) Listed(ctx context.Context, o *object.Object) {
+	b.listed = string(o.JSON)
+	b.recorder.Listed(ctx, o)
+}
+
+func (b *bytesOf) Changed(ctx context.Context, o *object.Object) {
+	b.changed = string(o.JSON)
+	b.recorder.Changed(ctx, o)
+}
+
+// TestBytesPassThrough shows that an object is handed over as the API server
+// writes it, by list and by watch, whatever is in it.
+func TestBytesPassThrough(t *testing.T) {
+	w := newWorld(t, shared.Get(t), "bytes.example.com")
+	created := w.create(t, "a")
+	spec := map[string]any{
+		"text": "<b> & \u2028 ü 🚢 \x00\n\"", "numbers": []any{int64(9007199254740993), 0.1, 1e21, int64(-1)},
+		"empty": []any{nil, map[string]any{}, []any{}, ""},
+	}
+	created.Object["spec"] = spec
+	if _, err := w.objects.Update(t.Context(), created, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b := &bytesOf{recorder: newRecorder()}
+	stop := follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, b)
+	b.wait(t, func(told []string, _ error) bool { return slices.Contains(told, "listed all") })
+	if want := w.raw(t, "a"); b.listed != want || !strings.Contains(want, `"\u003cb\u003e \u0026 `) {
+		t.Errorf("the list has\n%s, want\n%s", b.listed, want)
+	}
+	latest, err := w.objects.Get(t.Context(), "a", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	latest.SetLabels(map[string]string{"b": "c"})
+	if _, err := w.objects.Update(t.Context(), latest, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(t, func(told []string, _ error) bool { return slices.Contains(told, "changed a") })
+	stop()
+	if want := w.raw(t, "a"); b.changed != want {
+		t.Errorf("the watch has\n%s, want\n%s", b.changed, want)
+	}
+}
+
+// raw is the answer of the API server to a GET.
+func (w *world) raw(t *testing.T, name string) string {
+	t.Helper()
+	client, err := rest.HTTPClientFor(w.cp.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	kind := w.resource.Kind
+	address := w.cp.Admin().Host + "/apis/" + kind.Group + "/" + kind.Version + "/namespaces/default/gadgets/" + name
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", response.Status, text, err)
+	}
+	return strings.TrimSuffix(string(text), "\n")
 }
 
 // TestFollow shows the first list, the changes after it, and that a later

@@ -9,15 +9,6 @@ import (
 	"github.com/crbridge/crbridge/pkg/events/fieldpath"
 )
 
-func parse(t testing.TB, text string) map[string]any {
-	t.Helper()
-	var m map[string]any
-	if err := json.Unmarshal([]byte(text), &m); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 func TestDigest(t *testing.T) {
 	const before = `{"apiVersion":"v1","kind":"K","metadata":{"name":"a","resourceVersion":"1","generation":1,"labels":{"x":"1"}},
 		"spec":{"size":1,"list":[1,2],"deep":{"a":"b"}},"data":"d","status":{"ready":false}}`

@@ -258,7 +258,7 @@ func (w *writer) entry(paths []edited) (stays bool, err error) {
 		return true, err
 	}
 	emptied, err := w.value(deeper)
-	return !(emptied && prunes), err
+	return !emptied || !prunes, err
 }
 
 // named are the edits that are in the member with the name.
