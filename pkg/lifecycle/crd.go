@@ -121,6 +121,7 @@ func (c *CRD) Unselectable(version, selector string) (fields []string) {
 // resource is what to list and watch for one of the CRD's versions.
 func (c *CRD) resource(version string) sources.Resource {
 	return sources.Resource{
+		CRD:    c.UID,
 		Kind:   schema.GroupVersionKind{Group: c.Group, Version: version, Kind: c.Kind},
 		Plural: c.Plural, Namespaced: c.Namespaced,
 	}

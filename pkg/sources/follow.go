@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -26,6 +28,9 @@ type Cluster struct {
 	History *History
 	// Presence is asked whether an object that left a selection still exists.
 	Presence *Presence
+	// Feeds lets those who follow the same share a watch. Where it is nil
+	// everybody has one.
+	Feeds *Feeds
 }
 
 // bodies is the client for requests whose answers are not left to client-go.
@@ -41,6 +46,7 @@ func (c Cluster) bodies() *http.Client {
 
 // Resource is what to follow, as its CRD describes it.
 type Resource struct {
+	CRD        types.UID // another CRD's objects are others, whatever they are called
 	Kind       schema.GroupVersionKind
 	Plural     string
 	Namespaced bool
@@ -71,58 +77,65 @@ type Start struct {
 // Follow hands everything that happens to the resource's selected objects to
 // the handler until ctx is done. An object that leaves the selection is handed
 // over like one that was deleted, and one that comes into it like one that was
-// created. When it returns, its informer has been removed,
-// its watch is closed and no goroutine of it is left. Errors of the API server
-// go to the handler and are retried; Follow fails only where nothing could be
-// started.
-//
-// Each call has a cache of its own: a shared one waits for all its informers,
-// and what controller-runtime has stopped cannot be started again
-// (https://github.com/kubernetes-sigs/controller-runtime/issues/2983).
-func Follow(ctx context.Context, cluster Cluster, r Resource, selected Selection, from Start, handler Handler) error {
-	options, err := selected.options()
-	if err != nil {
-		return fmt.Errorf("selection of %s: %w", r.Kind, err)
+// created. When it returns, no goroutine, informer or watch is left that was
+// there for it alone. Errors of the API server go to the handler and are
+// retried; Follow fails only where nothing could be started.
+func Follow(ctx context.Context, cluster Cluster, r Resource, selection Selection, from Start, handler Handler) error {
+	feeds := cluster.Feeds
+	if feeds == nil {
+		feeds = &Feeds{}
 	}
-	objects, err := cache.New(cluster.Config, cache.Options{
-		HTTPClient:           cluster.bodies(),
+	group := feeds.join(selected{r, selection})
+	defer feeds.quit(group)
+	if err := newReader(from, handler).follow(ctx, group, cluster.open); err != nil {
+		return fmt.Errorf("informer for %s: %w", r.Kind, err)
+	}
+	return nil
+}
+
+// open starts the informer of a feed.
+//
+// Each has a cache of its own: a shared one waits for all its informers, and
+// what controller-runtime has stopped cannot be started again
+// (https://github.com/kubernetes-sigs/controller-runtime/issues/2983).
+func (c Cluster) open(f *feed, from Start) error {
+	what := f.group.selected
+	options, err := what.selection.options()
+	if err != nil {
+		return fmt.Errorf("selection: %w", err)
+	}
+	objects, err := cache.New(c.Config, cache.Options{
+		HTTPClient:           c.bodies(),
 		Scheme:               runtime.NewScheme(),
-		Mapper:               r.mapper(),
+		Mapper:               what.resource.mapper(),
 		DefaultNamespaces:    options.DefaultNamespaces,
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return NewInformer(lw, from, cluster.History, handler)
+			return newInformer(lw, from, c.History, f, f)
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("cache for %s: %w", r.Kind, err)
+		return err
 	}
+	running, cancel := context.WithCancel(context.Background())
 	example := &unstructured.Unstructured{}
-	example.SetGroupVersionKind(r.Kind)
-	if _, err := objects.GetInformer(ctx, example, cache.BlockUntilSynced(false)); err != nil {
-		return fmt.Errorf("informer for %s: %w", r.Kind, err)
-	}
-
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- objects.Start(running) }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		// RemoveInformer closes the informer's channel and does not wait.
-		// Cancelling the cache and joining it does: Start returns when all
-		// its informers have.
-		err = objects.RemoveInformer(running, example)
+	example.SetGroupVersionKind(what.resource.Kind)
+	if _, err := objects.GetInformer(running, example, cache.BlockUntilSynced(false)); err != nil {
 		cancel()
-		if failed := <-ended; err == nil {
-			err = failed
-		}
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("informer for %s: %w", r.Kind, err)
-	}
+	// RemoveInformer closes the informer's channel and does not wait.
+	// Cancelling the cache and joining it does: Start returns when all its
+	// informers have.
+	f.stop = sync.OnceFunc(func() {
+		_ = objects.RemoveInformer(running, example) // fails for what is of no kind; it was given an informer above
+		cancel()
+	})
+	go func() {
+		defer close(f.done)
+		f.failed = objects.Start(running)
+	}()
 	return nil
 }
 

@@ -41,6 +41,10 @@ var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 // watches from the start's position; where that is empty, or the API server no
 // longer has the history from there, it lists first. The history may be nil.
 func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler) *Informer {
+	return newInformer(lw, from, history, handler, ungated{})
+}
+
+func newInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler, gate gate) *Informer {
 	i := &Informer{
 		handler: handler,
 		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
@@ -49,6 +53,7 @@ func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, hand
 	i.lw = &listWatch{
 		inner:   toolscache.ToListerWatcherWithContext(lw),
 		handler: handler,
+		gate:    gate,
 		resume:  from.Position,
 		survey:  from.Survey && from.Position != "",
 		history: history,

@@ -37,6 +37,23 @@ const tooSoon = 250 * time.Millisecond
 // cache has; when there is no more of it, it does not say.
 const catchUp = 2 * time.Second
 
+// gate is asked before an informer lists and watches, and told when a watch
+// was granted.
+type gate interface {
+	// beforeList and beforeWatch return when what was handed over before has
+	// been taken; an error keeps the informer from going on.
+	beforeList(ctx context.Context) error
+	beforeWatch(ctx context.Context) error
+	granted(resourceVersion string)
+}
+
+// ungated is where what is handed over is taken at once.
+type ungated struct{}
+
+func (ungated) beforeList(context.Context) error  { return nil }
+func (ungated) beforeWatch(context.Context) error { return nil }
+func (ungated) granted(string)                    {}
+
 // listWatch stands between the reflector and the API server. A list that the
 // reflector asks for is
 //
@@ -49,6 +66,7 @@ const catchUp = 2 * time.Second
 type listWatch struct {
 	inner   toolscache.ListerWatcherWithContext
 	handler Handler
+	gate    gate
 	resume  string // where the first watch begins; empty: list first
 	history *History
 	synced  func() // called once the first list, or its replacement, is through
@@ -137,6 +155,9 @@ func (l *listWatch) list(ctx context.Context, options metav1.ListOptions) (runti
 	defer l.running.Done()
 	version, known := l.position(options.ResourceVersion)
 	if !known || l.surveys() {
+		if err := l.gate.beforeList(ctx); err != nil {
+			return nil, err
+		}
 		listed, err := l.listAll(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -272,6 +293,10 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	if !l.enter() {
 		return nil, errClosed
 	}
+	if err := l.gate.beforeWatch(ctx); err != nil {
+		l.running.Done()
+		return nil, err
+	}
 	asking, a := asking(ctx, silence)
 	w, err := l.open(asking, options)
 	if err != nil {
@@ -281,6 +306,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		return nil, err
 	}
 	l.handler.Condition(nil)
+	l.gate.granted(options.ResourceVersion)
 	l.catchesUp(ctx)
 	p := newPatientWatch(w, a, func(err error) { l.failed(ctx, err) })
 	go func() {

@@ -195,7 +195,13 @@ func eventually(t *testing.T, condition func() error) {
 
 func (w *world) create(t *testing.T, name string) *unstructured.Unstructured {
 	t.Helper()
-	object := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": name}}}
+	return w.createWith(t, name, nil)
+}
+
+// createWith creates an object with a spec.
+func (w *world) createWith(t *testing.T, name string, spec map[string]any) *unstructured.Unstructured {
+	t.Helper()
+	object := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": name}, "spec": spec}}
 	object.SetGroupVersionKind(w.resource.Kind)
 	var created *unstructured.Unstructured
 	eventually(t, func() (err error) {
@@ -235,9 +241,14 @@ func cluster(t *testing.T, config *rest.Config) sources.Cluster {
 // its end.
 func follow(t *testing.T, c sources.Cluster, r sources.Resource, from sources.Start, h sources.Handler) (stop func()) {
 	t.Helper()
+	return followSelected(t, c, r, sources.Selection{}, from, h)
+}
+
+func followSelected(t *testing.T, c sources.Cluster, r sources.Resource, s sources.Selection, from sources.Start, h sources.Handler) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- sources.Follow(ctx, c, r, sources.Selection{}, from, h) }()
+	go func() { done <- sources.Follow(ctx, c, r, s, from, h) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
@@ -412,7 +423,7 @@ func TestBlockedHandler(t *testing.T) {
 	want := []string{"list", "listed all"}
 	for i := range 5 {
 		name := fmt.Sprintf("o%d", i)
-		w.create(t, name)
+		w.createWith(t, name, map[string]any{"large": strings.Repeat("x", 16<<10)})
 		want = append(want, "changed "+name)
 	}
 	w.watchers(t, 0)
