@@ -86,7 +86,7 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 		f.ledger.skipResync(max(f.requested.Load(), c.Requested))
 	}
 	if c.Gap != "" {
-		r.series.lost.Inc()
+		r.series.resyncs[resyncLost].Add(1)
 		f.condition.setGap(c.Gap)
 		f.ledger.relist()
 	}
@@ -122,12 +122,12 @@ func (r *Run) begin(follow bool) bool {
 		}
 	}
 	if f.ledger.begin(r.target.CRD, existing) {
-		r.series.recreated.Inc()
+		r.series.resyncs[resyncRecreated].Add(1)
 	}
 	f.begun = true
 	if f.ledger.selects(r.target.Rules.selection()) {
 		r.reselected = true
-		r.series.reselected.Inc()
+		r.series.resyncs[resyncSelection].Add(1)
 	}
 	f.ledger.watch(r.target.Rules.namespaces(), r.reselected, r.target.Rules.digestsStay())
 	r.told = f.ledger.newestTold()
@@ -155,7 +155,7 @@ func (r *Run) resume(number uint64) bool {
 		return true
 	}
 	r.resync = number
-	r.series.requested.Inc()
+	r.series.resyncs[resyncRequested].Add(1)
 	f.log.Info("tells of all objects again, as requested", "request", number)
 	if f.ledger.state().Rewound == 0 && f.state.Rewound == 0 { // the latter until it is recorded that it is not
 		return true

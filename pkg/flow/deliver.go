@@ -91,7 +91,7 @@ func (r *Run) shrink(toSend []events.Event, err error) bool {
 		return false
 	}
 	if !again {
-		r.series.oversize.Inc()
+		r.series.oversize.Add(1)
 		r.flow.log.Warn("an event is too large for the sink: its data is the object's metadata alone, or less, and its attribute oversize says so",
 			"object", large.Subject, "id", large.ID, "bytes", large.Size, "limit", large.Limit, "source", large.Source)
 	}
@@ -125,8 +125,8 @@ func (r *Run) acknowledge(batch []item, durable int) []item {
 				break
 			}
 			durable--
-			r.series.delivered[events.Type(i.event.Fields.Event)].Inc()
-			r.series.lag.Observe(now.Sub(i.event.Time()).Seconds())
+			r.series.deliveredOne(events.Type(i.event.Fields.Event))
+			r.series.lag.observe(now.Sub(i.event.Time()))
 			r.flow.delivered.Add(1)
 		}
 		r.saver.note(i, exact)
@@ -139,7 +139,7 @@ func (r *Run) acknowledge(batch []item, durable int) []item {
 
 func (r *Run) pending() {
 	count, _ := r.queue.waiting()
-	r.series.pending.Set(float64(count))
+	r.series.pending.Store(int64(count))
 }
 
 // sleep waits for about that long (three quarters to five quarters, so that

@@ -38,7 +38,7 @@ type Run struct {
 	target Target
 	origin events.Origin
 	queue  *queue
-	series series
+	series *series
 	// source hands what happens from a resource version on, or all that there
 	// is, to a watcher until ctx is done.
 	source func(ctx context.Context, to *watcher, from sources.Start) error
@@ -84,6 +84,7 @@ type Run struct {
 	final   bool   // no other run follows in this process
 	drained bool
 	err     error
+	onDone  func()
 }
 
 // presence is what of sources.Presence a run needs.
@@ -101,7 +102,7 @@ const afterGone = 2 * time.Second
 func (f *Flow) Start(ctx context.Context, target Target) *Run {
 	f.condition.setActive(rules(target), "")
 	r := f.newRun(ctx, target)
-	r.series.starts.Inc()
+	r.series.starts.Add(1)
 	go r.run(true)
 	return r
 }
@@ -221,6 +222,30 @@ func (r *Run) End(grace time.Duration) {
 // Done is closed when the run has ended and nothing of it is left.
 func (r *Run) Done() <-chan struct{} { return r.done }
 
+// OnDone has f called when the run is done, or now if it is. It is called once,
+// for one who cannot afford a goroutine that waits for each run.
+func (r *Run) OnDone(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.done:
+		go f()
+	default:
+		r.onDone = f
+	}
+}
+
+// over closes Done, and tells who wants to know.
+func (r *Run) over() {
+	r.mu.Lock()
+	close(r.done)
+	onDone := r.onDone
+	r.mu.Unlock()
+	if onDone != nil {
+		onDone()
+	}
+}
+
 // Drained tells, once the run is done, whether the deletion of every object
 // is durable.
 func (r *Run) Drained() bool {
@@ -246,7 +271,7 @@ func (r *Run) fail(err error) {
 }
 
 func (r *Run) run(follow bool) {
-	defer close(r.done)
+	defer r.over()
 	defer r.deliverNot() // releases all contexts
 	defer r.flow.run.Store(nil)
 	defer r.flow.journal.OnDue(nil)
@@ -282,16 +307,15 @@ func (r *Run) run(follow bool) {
 // end. A source that cannot go on is not asked again, and ends the others.
 func (r *Run) follow() {
 	if !r.isRewound() {
-		var following sync.WaitGroup
-		for _, w := range r.watchers {
-			from := w.start()
-			following.Go(func() {
-				if err := r.source(r.sourcing, w, from); err != nil {
-					r.fail(err)
-					r.sourceNot(err)
-				}
-			})
+		starts := make([]sources.Start, len(r.watchers))
+		for n, w := range r.watchers {
+			starts[n] = w.start()
 		}
+		var following sync.WaitGroup
+		for n, w := range r.watchers[1:] {
+			following.Go(func() { r.watch(w, starts[n+1]) })
+		}
+		r.watch(r.watchers[0], starts[0]) // most flows have one, and no goroutine more for it
 		following.Wait()
 		if r.Err() != nil {
 			return
@@ -299,6 +323,14 @@ func (r *Run) follow() {
 	}
 	if r.isRewound() {
 		<-r.following.Done()
+	}
+}
+
+// watch follows what one watcher is for.
+func (r *Run) watch(w *watcher, from sources.Start) {
+	if err := r.source(r.sourcing, w, from); err != nil {
+		r.fail(err)
+		r.sourceNot(err)
 	}
 }
 
@@ -348,7 +380,7 @@ func (r *Run) finish(absent uint64) {
 	ledger := r.flow.ledger
 	pending, _ := r.queue.waiting()
 	ledger.forgetPending(r.unanswered)
-	r.series.pending.Set(0)
+	r.series.pending.Store(0)
 	drained := absent != 0 && pending == 0 && !ledger.holds(absent)
 	if drained {
 		failpoint.Here(failpoint.AfterDrain)

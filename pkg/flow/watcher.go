@@ -83,7 +83,7 @@ func (w *watcher) ListStarted(_ context.Context, resourceVersion string) error {
 	case w.reselected && version <= r.told:
 		return sources.ErrTooSoon
 	case listed && position > 0 && !w.surveys:
-		r.series.expired.Inc()
+		r.series.resyncs[resyncExpired].Add(1)
 	}
 	w.list, w.version = r.flow.ledger.startList(), version
 	return nil

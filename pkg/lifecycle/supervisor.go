@@ -438,16 +438,15 @@ func (s *Supervisor) mayStart(runs context.Context, e *entry) bool {
 	return false
 }
 
-// watch holds the handle of a run and waits for its end.
+// watch holds the handle of a run until its end.
 func (s *Supervisor) watch(runs context.Context, e *entry, run *flow.Run) {
 	e.run = run
-	go func() {
-		<-run.Done()
+	run.OnDone(func() {
 		select {
 		case s.ended <- e:
 		case <-runs.Done(): // Start has returned
 		}
-	}()
+	})
 }
 
 // finish takes note that a flow's run has ended, and settles what comes next.

@@ -29,7 +29,7 @@ type answer struct {
 // Bodies that client-go can do something with.
 const (
 	emptyList = `{"apiVersion":"v1","kind":"List","metadata":{},"items":[]}`
-	silence   = "" // a watch that tells nothing, until it is stopped
+	noEvents  = "" // a watch that ended at once, so that nobody waits for it
 )
 
 type answerKey struct{}
@@ -78,11 +78,7 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 		_ = response.Body.Close() // as above
 	}
 	a.body = response.Body
-	if a.instead == silence {
-		response.Body = &silent{stopped: make(chan struct{})}
-	} else {
-		response.Body = io.NopCloser(strings.NewReader(a.instead))
-	}
+	response.Body = io.NopCloser(strings.NewReader(a.instead))
 	response.ContentLength = -1
 	return response, nil
 }
@@ -90,20 +86,4 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 func isJSON(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
 	return err == nil && media == "application/json"
-}
-
-// silent is a body that has nothing to read until it is closed.
-type silent struct {
-	once    sync.Once
-	stopped chan struct{}
-}
-
-func (s *silent) Read([]byte) (int, error) {
-	<-s.stopped
-	return 0, io.EOF
-}
-
-func (s *silent) Close() error {
-	s.once.Do(func() { close(s.stopped) })
-	return nil
 }

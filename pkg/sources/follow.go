@@ -104,6 +104,7 @@ func (c Cluster) open(f *feed, from Start) error {
 	if err != nil {
 		return fmt.Errorf("selection: %w", err)
 	}
+	running, cancel := context.WithCancel(context.Background())
 	objects, err := cache.New(c.Config, cache.Options{
 		HTTPClient:           c.bodies(),
 		Scheme:               runtime.NewScheme(),
@@ -112,13 +113,15 @@ func (c Cluster) open(f *feed, from Start) error {
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return newInformer(lw, from, c.History, f, f)
+			i := newInformer(lw, from, c.History, f, f)
+			i.running = running
+			return i
 		},
 	})
 	if err != nil {
+		cancel()
 		return err
 	}
-	running, cancel := context.WithCancel(context.Background())
 	example := &unstructured.Unstructured{}
 	example.SetGroupVersionKind(what.resource.Kind)
 	if _, err := objects.GetInformer(running, example, cache.BlockUntilSynced(false)); err != nil {

@@ -25,6 +25,9 @@ func retryBackoff() *wait.Backoff {
 // can be run once. What needs objects in memory (event handlers, indexers,
 // transforms) it refuses; its store is always empty.
 type Informer struct {
+	// running, where it is there, is done when the channel is closed that Run is
+	// given. To wait for a channel takes a goroutine.
+	running context.Context
 	lw      *listWatch
 	handler Handler
 	empty   toolscache.Indexer
@@ -82,7 +85,13 @@ func (i *Informer) RunWithContext(ctx context.Context) {
 }
 
 // Run is RunWithContext for those who have a channel.
-func (i *Informer) Run(stop <-chan struct{}) { i.RunWithContext(wait.ContextForChannel(stop)) }
+func (i *Informer) Run(stop <-chan struct{}) {
+	if i.running != nil {
+		i.RunWithContext(i.running)
+		return
+	}
+	i.RunWithContext(wait.ContextForChannel(stop))
+}
 
 // HasSynced tells whether the handler has been given the first list, or the
 // watch from the start's position needed none.

@@ -297,7 +297,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		l.running.Done()
 		return nil, err
 	}
-	asking, a := asking(ctx, silence)
+	asking, a := asking(ctx, noEvents)
 	w, err := l.open(asking, options)
 	if err != nil {
 		a.close()
