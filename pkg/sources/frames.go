@@ -1,9 +1,9 @@
 package sources
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 
 	"k8s.io/apimachinery/pkg/watch"
@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	// firstFrame is the memory that a watch has to read into: enough for most
-	// custom resources, and little for those that wait. It grows to the largest
-	// frame that comes.
-	firstFrame = 4 << 10
+	// firstRead is the memory that a watch has to read into: little for those
+	// that wait. It doubles while there is more to read than it takes.
+	firstRead = 1 << 10
+	// mostRead is what it grows to, but for a frame that is larger. Go's HTTP/2
+	// client tells the server after each read how much more it may send, which
+	// costs as much as reading 16 KiB.
+	mostRead = 64 << 10
 	// largestFrame is far above what etcd takes for an object, which is 1.5 MiB
 	// unless it is told otherwise.
 	largestFrame = 256 << 20
@@ -24,57 +27,92 @@ const (
 // frames reads a watch's body.
 type frames struct {
 	scanner object.Scanner
-	input   *bufio.Scanner
-	event   watch.Event // the one that was read last
-	looked  int         // there is no end of a line before that
+	body    io.Reader
+	buffer  []byte // what was read and not taken
+	space   []byte // the memory that it is in
+	looked  int    // there is no end of a line before that
+	more    bool   // the last read took all that there was room for
+	err     error  // why nothing more can be read
 }
 
 func newFrames(body io.Reader) *frames {
-	f := &frames{input: bufio.NewScanner(body)}
-	f.input.Buffer(make([]byte, 0, firstFrame), largestFrame)
-	f.input.Split(f.split)
-	return f
+	return &frames{body: body}
 }
 
 // next waits for the next event.
 func (f *frames) next() (watch.Event, error) {
-	if f.input.Scan() {
-		return f.event, nil
+	for {
+		event, found, err := f.take()
+		switch {
+		case err != nil:
+			f.err = err
+			return watch.Event{}, err
+		case found:
+			return event, nil
+		case f.err != nil:
+			return watch.Event{}, f.err
+		}
+		f.read()
 	}
-	if err := f.input.Err(); err != nil {
-		return watch.Event{}, err
-	}
-	return watch.Event{}, io.EOF
 }
 
-// split is a bufio.SplitFunc. The API server ends each frame with a line, which
-// says when it is worth looking; what counts is where its JSON ends.
-func (f *frames) split(data []byte, atEOF bool) (advance int, token []byte, err error) {
-	if !atEOF && bytes.IndexByte(data[f.looked:], '\n') < 0 {
-		f.looked = len(data)
-		return 0, nil, nil
+// take takes the first frame of what was read, if it is there. The API server
+// ends each frame with a line, which says when it is worth looking; what counts
+// is where its JSON ends.
+func (f *frames) take() (event watch.Event, found bool, err error) {
+	ended := f.err != nil
+	if !ended && bytes.IndexByte(f.buffer[f.looked:], '\n') < 0 {
+		f.looked = len(f.buffer)
+		return event, false, nil
 	}
-	frame, n, err := f.scanner.Frame(data)
+	frame, n, err := f.scanner.Frame(f.buffer)
 	switch {
 	case errors.Is(err, io.EOF):
-		f.looked = 0
-		return len(data), nil, nil
-	case errors.Is(err, io.ErrUnexpectedEOF) && !atEOF:
-		f.looked = len(data)
-		return 0, nil, nil
+		f.buffer, f.looked = nil, 0
+		return event, false, nil
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return 0, nil, io.EOF // cut off with the connection; what is missing comes with the next watch
+		// At the end it was cut off with the connection; what is missing comes
+		// with the next watch.
+		f.looked = len(f.buffer)
+		return event, false, nil
 	case errors.Is(err, object.ErrUnusual):
-		f.event, err = decodedEvent(data[:n])
+		event, err = decodedEvent(f.buffer[:n])
 	case err == nil:
-		f.event, err = eventOf(frame)
+		event, err = eventOf(frame)
 	}
 	if err != nil {
-		return 0, nil, err
+		return event, false, err
 	}
-	for n < len(data) && (data[n] == '\n' || data[n] == ' ') {
+	for n < len(f.buffer) && (f.buffer[n] == '\n' || f.buffer[n] == ' ') {
 		n++
 	}
-	f.looked = 0
-	return n, data[:n], nil
+	f.buffer, f.looked = f.buffer[n:], 0
+	return event, true, nil
+}
+
+// read reads once, behind what was not taken.
+func (f *frames) read() {
+	size := max(len(f.space), firstRead)
+	switch {
+	case len(f.buffer) == size:
+		size *= 2 // for the frame
+	case len(f.buffer) == 0 && size > mostRead:
+		size = firstRead // after a large one
+	case f.more && size < mostRead:
+		size *= 2
+	}
+	if size > largestFrame {
+		f.err = fmt.Errorf("an event of the watch is larger than %d bytes", largestFrame)
+		return
+	}
+	kept := len(f.buffer)
+	if size != len(f.space) {
+		space := make([]byte, size)
+		copy(space, f.buffer)
+		f.space = space
+	} else {
+		copy(f.space, f.buffer)
+	}
+	n, err := f.body.Read(f.space[kept:])
+	f.buffer, f.err, f.more = f.space[:kept+n], err, n == len(f.space)-kept
 }
