@@ -105,7 +105,7 @@ func (r *Run) begin(follow bool) bool {
 		Resource: r.target.Resource.Plural, Namespaced: r.target.Resource.Namespaced, Route: f.id.Route,
 	}
 	if !follow {
-		if len(f.ledger.upTo(r.absent)) > 0 {
+		if f.ledger.holds(r.absent) {
 			f.condition.setGoing(gone)
 		}
 		return r.record()

@@ -2,24 +2,27 @@ package flow
 
 import (
 	"iter"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/pkg/events/changes"
-	"github.com/crbridge/crbridge/pkg/journal"
 )
 
-// row is what the ledger knows of an object: 32 bytes, and its key.
+// row is what the ledger knows of an object. How it is kept says table.
 type row struct {
 	uid     uuid.UUID
 	version uint64
 	list    uint32 // the number of the last list that had the object in it
 	marks   marks
+	// digest stands for what counts as a change of the object, where the route
+	// leaves out updates that are none. It is zero where that is not known.
+	digest changes.Digest
 }
 
-// marks are what else is known of an object.
+// marks are what else is known of an object. The highest bit is the table's.
 type marks uint8
 
 const (
@@ -37,6 +40,9 @@ const (
 	// risen: a requested resync has told of the object after it was told to be
 	// deleted.
 	risen
+	// deselected, of an object that is dead to the route: it no longer selects
+	// it, and it may come back.
+	deselected
 )
 
 func (r row) is(m marks) bool { return r.marks&m != 0 }
@@ -44,18 +50,8 @@ func (r row) is(m marks) bool { return r.marks&m != 0 }
 // pendingRow is a row that is on its way to the sink.
 type pendingRow struct {
 	row
-	gone       bool
-	deselected bool
-	digest     changes.Digest
-	order      uint64 // of the item that carries it
-}
-
-// tomb is an object whose end is durable.
-type tomb struct {
-	uid     uuid.UUID
-	version uint64 // of the end
-	// deselected: it may come back.
-	deselected bool
+	gone  bool
+	order uint64 // of the item that carries it
 }
 
 // ledger says, for each object, which version of it is durable in the sink
@@ -65,18 +61,17 @@ type tomb struct {
 // One goroutine at a time observes and adds; another acknowledges.
 type ledger struct {
 	mu      sync.Mutex
-	rows    map[string]row
+	rows    table
 	pending map[string]pendingRow
-	// digests stand for what counts as a change of the rows, where the route
-	// leaves out updates that are none; digestsStay: they may leave the process.
-	digests     map[string]changes.Digest
+	// digestsStay: the rows' digests may leave the process.
 	digestsStay bool
 	// dead are the objects whose end is durable and lies after their watch's
 	// position: a watch from there tells of their lives once more, and of
 	// namesakes' before them. Where there is no watch they are all those of
 	// the CRD that is gone: the next one's first list tells whether their data
-	// is.
-	dead map[string]tomb
+	// is. Of such a row there are the uid, the version of the end, and whether
+	// that was deselected.
+	dead table
 
 	// incarnation is the uid of the CRD whose objects these are.
 	incarnation types.UID
@@ -98,63 +93,15 @@ type ledger struct {
 
 	// changes counts what would be different in a snapshot.
 	changes uint64
-	// told are the rows of a restoration that a resync has told of.
-	told map[string]uint64
+	// told are the rows of a restoration that a resync has told of; its number
+	// is their version.
+	told table
 }
 
 func newLedger() *ledger {
 	l := &ledger{}
 	l.Reset()
 	return l
-}
-
-// Reset implements journal.Restorer.
-func (l *ledger) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.rows, l.pending, l.dead = map[string]row{}, map[string]pendingRow{}, map[string]tomb{}
-	l.digests = map[string]changes.Digest{}
-	l.incarnation, l.existing, l.wanted, l.watches, l.rewound = "", false, nil, watches{}, 0
-	l.selection, l.resync, l.resyncing, l.told = "", 0, 0, nil
-	l.changes++
-}
-
-// Restore implements journal.Restorer. The versions under one name only grow,
-// so what is older than what is known comes from before it.
-func (l *ledger) Restore(r journal.Row) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes++
-	known, alive := l.rows[r.Key]
-	died, dead := l.dead[r.Key]
-	rises := dead && r.Resync != 0 && !r.Gone && r.UID == died.uid && !died.deselected
-	at := max(r.Version, r.Listed)
-	if (alive && at < known.version) || (dead && !rises && (at < died.version || !r.Gone && at == died.version)) {
-		return
-	}
-	delete(l.digests, r.Key)
-	if r.Gone {
-		delete(l.rows, r.Key)
-		l.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}
-		return
-	}
-	if r.Digest != [16]byte{} {
-		l.digests[r.Key] = r.Digest
-	}
-	delete(l.dead, r.Key)
-	restored := row{uid: r.UID, version: r.Version, list: known.list}
-	restored.set(sent, r.Sent || (alive && known.uid == r.UID && known.is(sent)))
-	restored.set(buried, r.Buried)
-	same := alive && known.uid == r.UID
-	restored.set(resent, same && known.is(resent))
-	restored.set(risen, r.Risen || rises || same && (known.is(risen) || r.Resync != 0 && known.is(buried)))
-	l.rows[r.Key] = restored
-	if r.Resync != 0 {
-		if l.told == nil {
-			l.told = map[string]uint64{}
-		}
-		l.told[r.Key] = r.Resync
-	}
 }
 
 func (r *row) set(m marks, on bool) {
@@ -165,85 +112,16 @@ func (r *row) set(m marks, on bool) {
 	}
 }
 
-// Rebase implements journal.Restorer: versions known so far are of another
-// history, and any version is newer than they are.
-func (l *ledger) Rebase() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes++
-	for key, r := range l.rows {
-		r.version = 0
-		l.rows[key] = r
-	}
-	l.dead = map[string]tomb{}
-	l.rewound = 0
-	l.forgetPositions()
-}
-
-// restored takes the state that goes with the rows, once all are restored.
-// settled says that no event is in doubt any more.
-func (l *ledger) restored(s journal.State, fresh, settled bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if fresh {
-		l.incarnation, l.existing, l.rewound = types.UID(s.Incarnation), s.Existing, s.Rewound
-		l.watches = watches{}
-		if s.Phase == journal.Following && len(s.Positions) == 0 {
-			l.watches[allNamespaces] = &watched{position: s.Position}
-		}
-		for namespace, position := range s.Positions {
-			l.watches[namespace] = &watched{position: position}
-		}
-		l.selection, l.resync, l.resyncing = s.Selection, s.Resync, s.Resyncing
-		l.bury()
-	}
-	for key, n := range l.told {
-		if r, ok := l.rows[key]; ok && n == l.resyncing {
-			r.set(resent, true)
-			l.rows[key] = r
-		}
-	}
-	l.told = nil
-	if !settled {
-		return
-	}
-	for key, r := range l.rows {
-		if r.is(doubted) { // it never arrived
-			delete(l.rows, key)
-		}
-	}
-}
-
 // bury forgets the dead that no watch can tell of any more. The lock is held.
 func (l *ledger) bury() {
 	least := l.watches.least()
-	for key, died := range l.dead {
+	l.dead.deleteFunc(func(key []byte, died row) bool {
 		position := least
-		if w := l.watches.of(key); w != nil {
+		if w := l.watches.of(string(key)); w != nil {
 			position = w.durable()
 		}
-		if died.version <= position {
-			delete(l.dead, key)
-		}
-	}
-}
-
-// state is the part of journal.State that the ledger knows.
-func (l *ledger) state() journal.State {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := journal.State{
-		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing,
-		Rewound: l.rewound, Selection: l.selection, Resync: l.resync, Resyncing: l.resyncing,
-	}
-	s.Position, s.Positions = l.watches.positions()
-	switch {
-	case l.allListed():
-		s.Phase = journal.Following
-	case l.incarnation != "":
-		s.Phase = journal.Listing
-	}
-	return s
+		return died.version <= position
+	})
 }
 
 // allListed tells whether a complete list of all that is wanted is durable. The
@@ -264,51 +142,6 @@ func (l *ledger) allListed() bool {
 func (l *ledger) forgetPositions() {
 	for _, w := range l.watches {
 		w.position, w.held = 0, nil
-	}
-}
-
-// all are the rows as a snapshot has them. Each is as it is when it is its
-// turn, so that nobody has to wait for all of them.
-func (l *ledger) all() iter.Seq[journal.Row] {
-	const atOnce = 1024
-	return func(yield func(journal.Row) bool) {
-		l.mu.Lock()
-		keys := make([]string, 0, len(l.rows)+len(l.dead))
-		for key := range l.rows {
-			keys = append(keys, key)
-		}
-		for key := range l.dead {
-			keys = append(keys, key)
-		}
-		resyncing := l.resyncing
-		l.mu.Unlock()
-		rows := make([]journal.Row, 0, atOnce)
-		for len(keys) > 0 {
-			n := min(len(keys), atOnce)
-			rows = rows[:0]
-			l.mu.Lock()
-			for _, key := range keys[:n] {
-				if r, ok := l.rows[key]; ok && !r.is(doubted) {
-					out := journal.Row{Key: key, UID: r.uid, Version: r.version, Sent: r.is(sent), Buried: r.is(buried), Risen: r.is(risen)}
-					if r.is(resent) {
-						out.Resync = resyncing
-					}
-					if l.digestsStay {
-						out.Digest = l.digests[key]
-					}
-					rows = append(rows, out)
-				} else if died, ok := l.dead[key]; ok {
-					rows = append(rows, journal.Row{Key: key, UID: died.uid, Version: died.version, Gone: true, Deselected: died.deselected})
-				}
-			}
-			l.mu.Unlock()
-			keys = keys[n:]
-			for _, r := range rows {
-				if !yield(r) {
-					return
-				}
-			}
-		}
 	}
 }
 
@@ -375,14 +208,14 @@ func (l *ledger) relist() {
 func (l *ledger) holdsOthers(incarnation types.UID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.incarnation != "" && l.incarnation != incarnation && len(l.rows)+len(l.pending) > 0
+	return l.incarnation != "" && l.incarnation != incarnation && l.rows.len()+len(l.pending) > 0
 }
 
 // newestVersion is that of the newest row.
 func (l *ledger) newestVersion() (version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.rows {
+	for _, r := range l.rows.all() {
 		version = max(version, r.version)
 	}
 	for _, p := range l.pending {
@@ -401,12 +234,10 @@ func (l *ledger) startResync(number uint64) bool {
 	}
 	if l.resyncing != number {
 		l.resyncing = number
-		for key, r := range l.rows {
-			if r.is(resent) {
-				r.set(resent, false)
-				l.rows[key] = r
-			}
-		}
+		l.rows.edit(func(r row) row {
+			r.set(resent, false)
+			return r
+		})
 		l.changes++
 	}
 	return true
@@ -453,7 +284,7 @@ func (l *ledger) newestTold() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	newest := l.watches.most()
-	for _, died := range l.dead {
+	for _, died := range l.dead.all() {
 		newest = max(newest, died.version)
 	}
 	return newest
@@ -464,8 +295,7 @@ func (l *ledger) newest(key string) (row, bool) {
 	if p, ok := l.pending[key]; ok {
 		return p.row, !p.gone
 	}
-	r, ok := l.rows[key]
-	return r, ok
+	return l.rows.get(key)
 }
 
 // sight is what is known of an object that the API server tells of.
@@ -482,9 +312,6 @@ type sight struct {
 	// back: it was told to be deselected, and the route selects it again. No
 	// watch can tell that.
 	back bool
-	// digest stands for what counts as a change of what is known, and is zero
-	// where that is not known.
-	digest changes.Digest
 }
 
 // observe looks up what is known of an object that the API server tells of. It
@@ -496,26 +323,22 @@ func (l *ledger) observe(key string, seen row, inList bool) (s sight) {
 	defer l.mu.Unlock()
 	s.known, s.alive = l.newest(key)
 	p, pending := l.pending[key]
-	died, dead := l.dead[key]
+	died, dead := l.dead.get(key)
 	if pending && p.gone {
-		died, dead = tomb{p.uid, p.version, p.deselected}, true
+		died, dead = p.row, true
 	}
 	switch {
 	case s.alive && s.known.is(doubted):
 		s.news = seen.version >= s.known.version
 	case s.alive:
 		s.news = seen.version > s.known.version
-		s.digest = l.digests[key]
-		if pending {
-			s.digest = p.digest
-		}
-	case dead && died.uid == seen.uid && !died.deselected:
+	case dead && died.uid == seen.uid && !died.is(deselected):
 		s.died, s.ended = true, died.version
 		// A list has what is there; a watch may repeat what was there once.
 		s.risen = inList || seen.version > died.version
 	default:
 		s.news = seen.version > died.version
-		s.back = inList && !s.news && died.deselected && died.uid == seen.uid
+		s.back = inList && !s.news && died.is(deselected) && died.uid == seen.uid
 		s.news = s.news || s.back
 	}
 	return s
@@ -538,9 +361,9 @@ func (l *ledger) markListed(key string, list uint32) {
 		l.pending[key] = p
 		return
 	}
-	if r, ok := l.rows[key]; ok {
+	if r, ok := l.rows.get(key); ok {
 		r.list = list
-		l.rows[key] = r
+		l.rows.put(key, r)
 	}
 }
 
@@ -555,8 +378,9 @@ func (l *ledger) learn(key string, seen row, digest changes.Digest) {
 		}
 		return
 	}
-	if r, ok := l.rows[key]; ok && r.uid == seen.uid && r.version == seen.version {
-		l.digests[key] = digest
+	if r, ok := l.rows.get(key); ok && r.uid == seen.uid && r.version == seen.version {
+		r.digest = digest
+		l.rows.put(key, r)
 		l.changes++
 	}
 }
@@ -567,33 +391,64 @@ type keyed struct {
 	row
 }
 
-// upTo are the objects that are not newer than the version.
-func (l *ledger) upTo(version uint64) []keyed {
-	return l.where(func(_ string, r row) bool { return r.version <= version })
+// upTo are the objects that are not newer than the version; see those.
+func (l *ledger) upTo(version uint64) iter.Seq[keyed] {
+	return l.those(func(_ []byte, r row) bool { return r.version <= version })
 }
 
-func (l *ledger) where(wanted func(key string, r row) bool) []keyed {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []keyed
-	for key, r := range l.rows {
-		if _, pending := l.pending[key]; !pending && wanted(key, r) {
-			found = append(found, keyed{key, r})
+// where are the objects that are wanted.
+func (l *ledger) where(wanted func(key []byte, r row) bool) []keyed {
+	return slices.Collect(l.those(wanted))
+}
+
+// atOnce is about how many rows are looked at before others get the lock.
+const atOnce = 1024
+
+// those are the objects that are wanted, each as it is when the iteration
+// begins. Meanwhile what is on its way may become durable, and of what was
+// yielded more may be put on its way, but nothing else. A key is valid during
+// the call of wanted only.
+func (l *ledger) those(wanted func(key []byte, r row) bool) iter.Seq[keyed] {
+	return func(yield func(keyed) bool) {
+		// Of what is on its way now that is what counts, whenever it arrives.
+		l.mu.Lock()
+		pending := make(map[string]bool, len(l.pending))
+		var found []keyed
+		for key, p := range l.pending {
+			pending[key] = true
+			if !p.gone && wanted([]byte(key), p.row) {
+				found = append(found, keyed{key, p.row})
+			}
+		}
+		l.mu.Unlock()
+		for from, more := uint64(0), true; more; {
+			l.mu.Lock()
+			for seen := 0; more && seen < atOnce; {
+				last := l.rows.pageEnd(from)
+				for key, r := range l.rows.within(from, last) {
+					seen++
+					if !pending[string(key)] && wanted(key, r) {
+						found = append(found, keyed{string(key), r})
+					}
+				}
+				from, more = last+1, last != lastPlace
+			}
+			l.mu.Unlock()
+			for _, one := range found {
+				if !yield(one) {
+					return
+				}
+			}
+			found = found[:0]
 		}
 	}
-	for key, p := range l.pending {
-		if !p.gone && wanted(key, p.row) {
-			found = append(found, keyed{key, p.row})
-		}
-	}
-	return found
 }
 
 // holds tells whether there are rows that are not newer than the version.
 func (l *ledger) holds(version uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.rows {
+	for _, r := range l.rows.all() {
 		if r.version <= version {
 			return true
 		}
@@ -610,7 +465,7 @@ func (l *ledger) holds(version uint64) bool {
 func (l *ledger) pend(i *item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pending[i.key] = pendingRow{row: i.row, gone: i.gone, deselected: i.deselected, digest: i.digest, order: i.order}
+	l.pending[i.key] = pendingRow{row: i.row, gone: i.gone, order: i.order}
 }
 
 // ack notes that items are durable. They come in the order in which they were
@@ -655,23 +510,17 @@ func (l *ledger) reach(to reached) bool {
 }
 
 func (l *ledger) ackRow(i *item) {
-	r, digest := i.row, i.digest
+	r := i.row
 	if p, ok := l.pending[i.key]; ok && p.order == i.order {
-		r, digest = p.row, p.digest // with the mark of a list that came by in the meantime
+		r = p.row // with the mark of a list that came by in the meantime
 		delete(l.pending, i.key)
 	}
 	if !i.gone {
-		l.rows[i.key] = r
-		delete(l.dead, i.key)
-		if digest != (changes.Digest{}) {
-			l.digests[i.key] = digest
-		} else {
-			delete(l.digests, i.key)
-		}
+		l.rows.put(i.key, r)
+		l.dead.delete(i.key)
 		return
 	}
-	delete(l.rows, i.key)
-	delete(l.digests, i.key)
+	l.rows.delete(i.key)
 	w := l.watches.of(i.key)
 	position := i.position
 	if w != nil {
@@ -684,7 +533,7 @@ func (l *ledger) ackRow(i *item) {
 		}
 	}
 	if i.drained || r.version > position {
-		l.dead[i.key] = tomb{r.uid, r.version, i.deselected}
+		l.dead.put(i.key, row{uid: r.uid, version: r.version, marks: r.marks & deselected})
 	}
 }
 
@@ -704,9 +553,10 @@ func (l *ledger) forgetPending(unanswered []item) {
 			continue // a sink goes on with an object only when it has said of the event before
 		}
 		tried[i.key] = true
-		if _, known := l.rows[i.key]; !known && !i.gone {
+		if _, known := l.rows.get(i.key); !known && !i.gone {
 			i.row.set(doubted, true)
-			l.rows[i.key] = i.row
+			i.row.digest = changes.Digest{} // of what nobody may have
+			l.rows.put(i.key, i.row)
 		}
 	}
 }
@@ -726,9 +576,9 @@ func (l *ledger) endIncarnation() {
 func (l *ledger) objects() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(l.rows)
+	n := l.rows.len()
 	for key, p := range l.pending {
-		_, durable := l.rows[key]
+		_, durable := l.rows.get(key)
 		switch {
 		case p.gone && durable:
 			n--
@@ -737,11 +587,4 @@ func (l *ledger) objects() int {
 		}
 	}
 	return n
-}
-
-// size is how many rows a snapshot has, and changed what it changes with.
-func (l *ledger) size() (rows int, changed uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.rows) + len(l.dead), l.changes
 }

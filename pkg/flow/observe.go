@@ -68,15 +68,15 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 	if s.news || same && s.known.version == seen.version && !r.past.has(key, seen) {
 		r.past.keep(key, seen, visible)
 	}
-	if !s.news && inList && same && s.digest == (changes.Digest{}) && s.known.version == seen.version {
+	if !s.news && inList && same && s.known.digest == (changes.Digest{}) && s.known.version == seen.version {
 		r.flow.ledger.learn(key, seen, r.target.Rules.digest(o))
 	}
 	owed := w.resync != 0 && same && !s.known.is(resent)
 	i.row.set(sent, same && s.known.is(sent))
 	i.row.set(risen, same && s.known.is(risen))
 	i.row.set(resent, w.resync != 0 && !owed)
-	if i.digest = s.digest; s.news {
-		i.digest = r.target.Rules.digest(o)
+	if i.row.digest = s.known.digest; s.news {
+		i.row.digest = r.target.Rules.digest(o)
 	}
 	switch {
 	case w.resync != 0 && s.risen, owed && s.known.is(buried) && (inList || s.news):
@@ -94,7 +94,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		return
 	case !s.news && inList && w.reselected && same && !s.known.is(sent):
 		// The route did not select it before: it exists.
-		i.digest = r.target.Rules.digest(o)
+		i.row.digest = r.target.Rules.digest(o)
 	case !s.news:
 		w.progress(ctx, i.position)
 		return
@@ -106,7 +106,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		change.Type, change.Listed, i.raised = events.Updated, 0, 0
 		change.Coalesced = inList // what came between two lists is not known
 		i.silent = true
-		if s.digest != (changes.Digest{}) && s.digest == i.digest {
+		if s.known.digest != (changes.Digest{}) && s.known.digest == i.row.digest {
 			r.put(ctx, nil, i) // it touches nothing that counts
 			return
 		}
@@ -116,7 +116,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		}
 		failpoint.Here(failpoint.BetweenEvents)
 	}
-	r.send(ctx, change, i, s.digest)
+	r.send(ctx, change, i, s.known.digest)
 	if owed {
 		change.Coalesced = false
 		i.row.set(sent, i.row.is(sent) || r.target.Rules.events.Has(change.Type))
@@ -161,7 +161,8 @@ func (w *watcher) deleted(ctx context.Context, o *object.Object, key string, see
 			return
 		}
 		if fates[key].exists {
-			change.Type, change.Resync, i.deselected = events.Deselected, 0, true
+			change.Type, change.Resync = events.Deselected, 0
+			i.row.set(deselected, true)
 		} else {
 			i.until = fates[key].asOf
 		}
@@ -188,7 +189,7 @@ func (w *watcher) resend(ctx context.Context, change events.Change, i item) {
 	change.Listed, i.raised = 0, 0
 	i.row.set(resent, true)
 	i.silent = false
-	w.run.send(ctx, change, i, i.digest)
+	w.run.send(ctx, change, i, i.row.digest)
 }
 
 // bury notes that an object is there that was told to be deleted: its CRD was
@@ -244,7 +245,7 @@ func (r *Run) remove(ctx context.Context, left keyed, version uint64, at progres
 
 // deselect says of an object that exists that the route no longer selects it.
 func (r *Run) deselect(ctx context.Context, left keyed, version uint64, at progress) bool {
-	return r.end(ctx, left, version, events.Deselected, item{deselected: true, progress: at})
+	return r.end(ctx, left, version, events.Deselected, item{progress: at})
 }
 
 // end makes the last event of an object that nothing was seen of but that it is
@@ -259,8 +260,9 @@ func (r *Run) end(ctx context.Context, left keyed, version uint64, how events.Ty
 		change.Inferred, change.Resync = true, r.endSuffix(left.row)
 	}
 	delete(r.past, left.key)
-	left.version = version
 	i.key, i.row, i.gone = left.key, left.row, true
+	i.row.version, i.row.digest = version, changes.Digest{}
+	i.row.set(deselected, how == events.Deselected)
 	if left.is(buried) {
 		return r.put(ctx, nil, i)
 	}
@@ -294,7 +296,7 @@ func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.
 		return r.put(ctx, nil, i)
 	}
 	if !r.admits(change, i.row) {
-		i.digest = before
+		i.row.digest = before
 		return r.put(ctx, nil, i)
 	}
 	event, err := events.New(origin, rules.payload, change)
@@ -303,7 +305,7 @@ func (r *Run) sendFrom(ctx context.Context, origin events.Origin, change events.
 		return ctx.Err() == nil
 	}
 	if rules.digestsStay() {
-		event.Digest = i.digest
+		event.Digest = i.row.digest
 	}
 	i.row.set(sent, true)
 	return r.put(ctx, &event, i)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/events"
-	"github.com/crbridge/crbridge/pkg/events/changes"
 )
 
 // item is one step of a flow: an event and what it means for the ledger, or,
@@ -19,16 +18,13 @@ type item struct {
 
 	key     string // of the row that is durable once this item is; empty where there is none
 	row     row
-	digest  changes.Digest // zero where nobody asks
 	gone    bool
 	silent  bool // the row differs in nothing that has to be durable
 	drained bool // the object's end was deduced from that of its CRD
-	// deselected: gone, as far as the route goes. until: where the API server
-	// was asked about the end, the version of its answer; see held. raised is
-	// what journal.Row calls Listed.
-	deselected bool
-	until      uint64
-	raised     uint64
+	// until: where the API server was asked about the end, the version of its
+	// answer; see held. raised is what journal.Row calls Listed.
+	until  uint64
+	raised uint64
 
 	progress // that is durable once this item is
 }

@@ -352,14 +352,14 @@ func (r *Run) partDone(ctx context.Context) bool {
 	}
 	if r.reselected {
 		for _, w := range r.watchers {
-			absent := r.flow.ledger.where(func(key string, of row) bool {
-				return w.covers(key) && of.list != w.list && of.version <= w.version
+			absent := r.flow.ledger.where(func(key []byte, of row) bool {
+				return of.list != w.list && of.version <= w.version && w.covers(key)
 			})
 			if !r.ended(ctx, absent, w.version, progress{}, true) {
 				return false
 			}
 		}
-		unwatched := r.flow.ledger.where(func(key string, _ row) bool {
+		unwatched := r.flow.ledger.where(func(key []byte, _ row) bool {
 			return !slices.ContainsFunc(r.watchers, func(w *watcher) bool { return w.covers(key) })
 		})
 		if !r.ended(ctx, unwatched, newest, progress{}, true) {
@@ -405,7 +405,7 @@ func (r *Run) finish(absent uint64) {
 // object that is newer than the CRD's absence is another incarnation's.
 func (r *Run) drain(absent uint64) {
 	r.draining = true
-	for _, left := range r.flow.ledger.upTo(absent) {
+	for left := range r.flow.ledger.upTo(absent) {
 		if !r.remove(r.delivering, left, absent, progress{}, 0) {
 			return
 		}

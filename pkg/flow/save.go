@@ -62,10 +62,10 @@ func (s *saver) note(i *item, exact bool) {
 	row := journal.Row{
 		Key: i.key, UID: i.row.uid, Version: i.row.version, Gone: i.gone,
 		Sent: i.row.is(sent), Buried: i.row.is(buried), Risen: i.row.is(risen),
-		Deselected: i.deselected, Listed: i.raised,
+		Deselected: i.row.is(deselected), Listed: i.raised,
 	}
 	if s.digestsStay {
-		row.Digest = i.digest
+		row.Digest = i.row.digest
 	}
 	s.rows[i.key] = row
 	s.urgent = s.urgent || len(s.rows) >= mostUnsaved

@@ -1,9 +1,9 @@
 package flow
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -39,12 +39,12 @@ type watcher struct {
 }
 
 // covers tells whether the watch tells of the object with the key.
-func (w *watcher) covers(key string) bool {
+func (w *watcher) covers(key []byte) bool {
 	if w.namespace == allNamespaces {
 		return true
 	}
-	namespace, _, _ := strings.Cut(key, "/")
-	return namespace == w.namespace
+	namespace, _, _ := bytes.Cut(key, []byte("/"))
+	return string(namespace) == w.namespace
 }
 
 // start is where the watch begins.
@@ -131,8 +131,8 @@ func (w *watcher) ListFinished(ctx context.Context, resourceVersion string) {
 		}
 		return
 	}
-	absent := r.flow.ledger.where(func(key string, of row) bool {
-		return w.covers(key) && of.list != w.list && of.version <= version
+	absent := r.flow.ledger.where(func(key []byte, of row) bool {
+		return of.list != w.list && of.version <= version && w.covers(key)
 	})
 	if !r.ended(ctx, absent, version, w.at(0), r.target.Rules.selective() || w.reselected) {
 		return

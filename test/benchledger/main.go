@@ -71,23 +71,38 @@ func run(ctx context.Context) error {
 	row("in NATS", float64(small.bytes)/(1<<20), float64(large.bytes)/(1<<20), "MiB")
 	row("heap of the ledger", float64(small.heap)/(1<<20), float64(large.heap)/(1<<20), "MiB")
 	row("heap while it is put down, more", float64(small.extra)/(1<<20), float64(large.extra)/(1<<20), "MiB")
-	fmt.Printf("per object: %.0f bytes in NATS, %.0f bytes of heap\n\n", float64(large.bytes)/float64(large.objects), float64(large.heap)/float64(large.objects))
+	row("in NATS for each object", each(small.bytes, small), each(large.bytes, large), "B")
+	row("heap for each object", each(small.heap, small), each(large.heap, large), "B")
+	fmt.Println()
 	// Not by time: the machine may be busy with something else.
 	for what, grew := range map[string]float64{
 		"memory that is allocated to put it down": float64(large.saveAlloc) / float64(small.saveAlloc),
 		"memory that is allocated to take it up":  float64(large.loadAlloc) / float64(small.loadAlloc),
 		"size in NATS":                            float64(large.bytes) / float64(small.bytes),
+		"heap of the ledger":                      float64(large.heap) / float64(small.heap),
 	} {
 		if grew > mostGrowth {
 			return fmt.Errorf("ten times the objects, and %.1f times the %s: something grows faster than they do", grew, what)
 		}
 	}
+	for _, f := range []figures{small, large} {
+		if most := uint64(f.objects)*mostHeap + flowHeap; f.heap > most {
+			return fmt.Errorf("a ledger of %d objects takes %d bytes of heap, %.0f for each, and may take %d for each", f.objects, f.heap, each(f.heap, f), mostHeap)
+		}
+	}
 	return many(ctx, *flows)
 }
 
-// mostGrowth is what ten times the objects may cost. Go's maps grow by doubling,
-// so that what is allocated need not be just ten times as much.
-const mostGrowth = 16
+const (
+	// mostGrowth is what ten times the objects may cost.
+	mostGrowth = 12
+	// mostHeap is how many bytes of heap each object of a ledger may take, and
+	// flowHeap what a flow takes that has no objects.
+	mostHeap = 120
+	flowHeap = 256 << 10
+)
+
+func each(bytes uint64, of figures) float64 { return float64(bytes) / float64(of.objects) }
 
 // figures are what one ledger costs.
 type figures struct {
