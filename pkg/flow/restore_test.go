@@ -227,7 +227,7 @@ func TestPutBackToBeforeTheCRD(t *testing.T) {
 	end(r, time.Minute)
 	<-h.flow.StartDrain(ctx, h.target, 50).Done()
 	h.target.CRD = "crd-2"
-	h.flow.condition.setActive(nil, "")
+	h.flow.condition.setActive(Target{}, "")
 	r = h.start(ctx)
 	list(r.sourcing, r, 57, thing("a", "new", 56))
 	end(r, time.Minute)

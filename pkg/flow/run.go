@@ -100,7 +100,7 @@ const afterGone = 2 * time.Second
 
 // Start begins to follow the target. ctx ending is an abort.
 func (f *Flow) Start(ctx context.Context, target Target) *Run {
-	f.condition.setActive(rules(target), "")
+	f.condition.setActive(target, "")
 	r := f.newRun(ctx, target)
 	r.series.starts.Add(1)
 	go r.run(true)
@@ -116,7 +116,7 @@ func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Ru
 	if !f.isClaimed() {
 		going = goneUnknown
 	}
-	f.condition.setActive(rules(target), going)
+	f.condition.setActive(target, going)
 	r := f.newRun(ctx, target)
 	r.absent = absent
 	go r.run(false)
@@ -132,7 +132,7 @@ func (f *Flow) StartDrainOthers(ctx context.Context, target Target) *Run {
 	if !f.isClaimed() {
 		going = goneUnknown
 	}
-	f.condition.setActive(rules(target), going)
+	f.condition.setActive(target, going)
 	r := f.newRun(ctx, target)
 	r.others = true
 	go r.run(false)

@@ -38,10 +38,10 @@ type condition struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	rules  map[string]string // what a role must grant for the flow to list and watch, by namespace
-	idle   State             // Waiting, Failed or Stopped while nothing runs; empty while something does
-	reason string            // why it is idle
-	going  string            // why the CRD is going; empty while it is not
+	target Target // of what runs, or ran last
+	idle   State  // Waiting, Failed or Stopped while nothing runs; empty while something does
+	reason string // why it is idle
+	going  string // why the CRD is going; empty while it is not
 	listed bool
 	// sources are why the API server does not let us list or watch, by namespace.
 	sources map[string]error
@@ -139,7 +139,7 @@ func (c *condition) state() (State, string) {
 	case c.rewound != "":
 		return Blocked, c.rewound
 	case source != nil && apierrors.IsForbidden(source):
-		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", c.rules[namespace], source)
+		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", rule(c.target, namespace), source)
 	case source != nil:
 		return Failed, "listing and watching at the API server does not work, retrying: " + source.Error()
 	case c.invalid != nil:
@@ -162,9 +162,9 @@ func (c *condition) setIdle(state State, reason string) {
 }
 
 // setActive says that a run has begun.
-func (c *condition) setActive(rules map[string]string, going string) {
+func (c *condition) setActive(target Target, going string) {
 	c.change(func() {
-		c.idle, c.reason, c.rules, c.going, c.listed = "", "", rules, going, false
+		c.idle, c.reason, c.target, c.going, c.listed = "", "", target, going, false
 		c.sources, c.missing, c.invalid, c.rewound, c.buried, c.when = nil, false, nil, "", "", ""
 	})
 }
@@ -216,16 +216,12 @@ func (c *condition) setSource(namespace string, err error) {
 	})
 }
 
-// rules are the RBAC rules that list and watch what the target needs, by
+// rule is the RBAC rule that lists and watches what the target needs of a
 // namespace, in the words of a role.
-func rules(t Target) map[string]string {
-	rules := map[string]string{}
-	for _, namespace := range t.Rules.namespaces() {
-		rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", t.Resource.Kind.Group, t.Resource.Plural)
-		if namespace != allNamespaces {
-			rule += " in namespace " + namespace
-		}
-		rules[namespace] = rule
+func rule(t Target, namespace string) string {
+	rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [list, watch]}", t.Resource.Kind.Group, t.Resource.Plural)
+	if namespace != allNamespaces {
+		rule += " in namespace " + namespace
 	}
-	return rules
+	return rule
 }

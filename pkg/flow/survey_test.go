@@ -191,7 +191,7 @@ func TestRisen(t *testing.T) {
 	drain := h.flow.StartDrain(ctx, h.target, 20)
 	<-drain.Done()
 	h.target.CRD = "crd-2"
-	h.flow.condition.setActive(nil, "")
+	h.flow.condition.setActive(Target{}, "")
 	run(func(r *Run) {
 		list(ctx, r, 30, thing("a", "", 5))
 		r.Changed(ctx, thing("a", "", 31))

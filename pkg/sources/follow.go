@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -93,6 +92,9 @@ func Follow(ctx context.Context, cluster Cluster, r Resource, selection Selectio
 	return nil
 }
 
+// noTypes is the scheme of all caches: unstructured objects need none.
+var noTypes = runtime.NewScheme()
+
 // open starts the informer of a feed.
 //
 // Each has a cache of its own: a shared one waits for all its informers, and
@@ -107,8 +109,8 @@ func (c Cluster) open(f *feed, from Start) error {
 	running, cancel := context.WithCancel(context.Background())
 	objects, err := cache.New(c.Config, cache.Options{
 		HTTPClient:           c.bodies(),
-		Scheme:               runtime.NewScheme(),
-		Mapper:               what.resource.mapper(),
+		Scheme:               noTypes,
+		Mapper:               mapper{what.resource},
 		DefaultNamespaces:    options.DefaultNamespaces,
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
@@ -158,17 +160,4 @@ func (s Selection) options() (o cache.Options, err error) {
 		}
 	}
 	return o, nil
-}
-
-// mapper knows just this resource, so that no discovery is asked: the CRD has
-// said all there is to know, and discovery lags behind it.
-func (r Resource) mapper() meta.RESTMapper {
-	scope := meta.RESTScopeRoot
-	if r.Namespaced {
-		scope = meta.RESTScopeNamespace
-	}
-	plural := r.Kind.GroupVersion().WithResource(r.Plural)
-	m := meta.NewDefaultRESTMapper([]schema.GroupVersion{r.Kind.GroupVersion()})
-	m.AddSpecific(r.Kind, plural, plural, scope)
-	return m
 }

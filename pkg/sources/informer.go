@@ -25,8 +25,9 @@ func retryBackoff() *wait.Backoff {
 // can be run once. What needs objects in memory (event handlers, indexers,
 // transforms) it refuses; its store is always empty.
 type Informer struct {
-	// running, where it is there, is done when the channel is closed that Run is
-	// given. To wait for a channel takes a goroutine.
+	// running, where it is there, is done with the context that RunWithContext is
+	// given. controller-runtime makes that of a channel, and to derive one from
+	// it takes a goroutine.
 	running context.Context
 	lw      *listWatch
 	handler Handler
@@ -68,6 +69,9 @@ func newInformer(lw toolscache.ListerWatcher, from Start, history *History, hand
 // RunWithContext lists and watches until ctx is done, and returns when none
 // of its goroutines is left and its watch is closed.
 func (i *Informer) RunWithContext(ctx context.Context) {
+	if i.running != nil {
+		ctx = i.running
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -85,13 +89,7 @@ func (i *Informer) RunWithContext(ctx context.Context) {
 }
 
 // Run is RunWithContext for those who have a channel.
-func (i *Informer) Run(stop <-chan struct{}) {
-	if i.running != nil {
-		i.RunWithContext(i.running)
-		return
-	}
-	i.RunWithContext(wait.ContextForChannel(stop))
-}
+func (i *Informer) Run(stop <-chan struct{}) { i.RunWithContext(wait.ContextForChannel(stop)) }
 
 // HasSynced tells whether the handler has been given the first list, or the
 // watch from the start's position needed none.
