@@ -589,6 +589,39 @@ func (l *ledger) where(wanted func(key string, r row) bool) []keyed {
 	return found
 }
 
+// has tells whether there is an object of whose key that is so.
+func (l *ledger) has(so func(key string) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.rows {
+		if so(key) {
+			return true
+		}
+	}
+	for key := range l.pending {
+		if so(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasDigests tells whether there is a row of which is known what counts as a
+// change of it.
+func (l *ledger) hasDigests() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.digests) > 0 {
+		return true
+	}
+	for _, p := range l.pending {
+		if p.digest != (changes.Digest{}) {
+			return true
+		}
+	}
+	return false
+}
+
 // holds tells whether there are rows that are not newer than the version.
 func (l *ledger) holds(version uint64) bool {
 	l.mu.Lock()

@@ -34,7 +34,7 @@ func TestBodies(t *testing.T) {
 		client := Cluster{HTTP: server.Client()}.bodies()
 		ctx, a := t.Context(), (*answer)(nil)
 		if row.asks {
-			ctx, a = asking(ctx, emptyList)
+			ctx, a = asking(ctx, objectsWanted)
 		}
 		left := get(ctx, t, client, server.URL)
 		want := text
@@ -69,7 +69,7 @@ func TestNobodyWantsTheBody(t *testing.T) {
 		<-r.Context().Done() // a watch that tells nothing
 	}))
 	defer server.Close()
-	ctx, a := asking(t.Context(), silence)
+	ctx, a := asking(t.Context(), eventsWanted)
 	a.close()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, http.NoBody)
 	if err != nil {

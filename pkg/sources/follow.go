@@ -92,7 +92,7 @@ func Follow(ctx context.Context, cluster Cluster, r Resource, selected Selection
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			return NewInformer(lw, from, cluster.History, handler)
+			return newInformer(lw, cluster.pick(r, selected), from, cluster.History, handler)
 		},
 	})
 	if err != nil {

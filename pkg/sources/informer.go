@@ -39,8 +39,14 @@ var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 
 // NewInformer returns an informer for the objects that lw lists and watches. It
 // watches from the start's position; where that is empty, or the API server no
-// longer has the history from there, it lists first. The history may be nil.
+// longer has the history from there, it lists first, all objects. The history
+// may be nil.
 func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler) *Informer {
+	return newInformer(lw, nil, from, history, handler)
+}
+
+// newInformer is NewInformer, whose lists can pick objects.
+func newInformer(lw toolscache.ListerWatcher, pick pick, from Start, history *History, handler Handler) *Informer {
 	i := &Informer{
 		handler: handler,
 		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
@@ -49,6 +55,7 @@ func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, hand
 	i.lw = &listWatch{
 		inner:   toolscache.ToListerWatcherWithContext(lw),
 		handler: handler,
+		pick:    pick,
 		resume:  from.Position,
 		survey:  from.Survey && from.Position != "",
 		history: history,
