@@ -24,7 +24,7 @@ type pick func(ctx context.Context, namespace, name, resourceVersion string) (ru
 // asked for one by one all the same. typicalBytes are what an object is taken to
 // have while nobody has seen one.
 const (
-	requestBytes = 32 << 10
+	requestBytes = 64 << 10
 	atLeast      = 4
 	typicalBytes = 4 << 10
 )

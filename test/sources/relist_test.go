@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -456,10 +457,14 @@ func BenchmarkRelist(b *testing.B) {
 	cp := shared.Get(b)
 	w := newScopedWorld(b, cp, "bench.example.com", apiextensions.NamespaceScoped)
 	known := w.fill(b, w.objects, objects, size)
+	some := maps.Clone(known)
+	for i := 0; i < objects; i += 40 {
+		delete(some, fmt.Sprintf("default/o%05d", i))
+	}
 	for _, way := range []struct {
 		name  string
 		known map[string]string
-	}{{"metadata", known}, {"whole objects", nil}} {
+	}{{"metadata", known}, {"metadata, and one in 40 objects", some}, {"whole objects", nil}} {
 		b.Run(way.name, func(b *testing.B) {
 			c := sources.Cluster{Config: cp.Admin()}
 			client, err := rest.HTTPClientFor(c.Config)
