@@ -14,9 +14,9 @@ import (
 
 // Metric returns the sum of a counter's or gauge's samples that have all the
 // given labels, or of what a histogram's have seen, from the API server's
-// /metrics. That there is no such metric is
-// an error; that no sample has the labels is 0, because the API server shows
-// most samples only once there is something to count.
+// /metrics. That there is no such metric is an error; that no sample has the
+// labels is 0, because the API server shows most samples only once there is
+// something to count.
 //
 // For example, the watches that are open on a resource:
 //

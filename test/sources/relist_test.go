@@ -263,9 +263,10 @@ func TestListedAsOfTheList(t *testing.T) {
 			r.known = known
 			var once sync.Once
 			r.asked = func(context.Context, string) { once.Do(func() { test.do(t, w) }) }
-			follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
+			stop := follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
 			n := len(want) + 1 + len(test.then)
 			r.wait(t, func(told []string, _ error) bool { return len(told) >= n })
+			stop()
 			for i, told := range r.told[len(want)+1:] { // the watch's versions are not known here
 				r.told[len(want)+1+i], _, _ = strings.Cut(told, "@")
 			}
@@ -301,8 +302,9 @@ func TestCompactedWhileListing(t *testing.T) {
 			}
 		})
 	}
-	follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
+	stop := follow(t, cluster(t, w.cp.Admin()), w.resource, sources.Start{}, r)
 	r.wait(t, func(told []string, _ error) bool { return slices.Contains(told, "listed all") })
+	stop()
 	r.waitTold(t, "list", "list", "listed default/o00000@"+newer, "listed all")
 	if r.err != nil {
 		t.Errorf("the handler was told of %v", r.err)
