@@ -136,3 +136,28 @@ func tellAll(b *testing.B, r *Run, objects []versions) {
 	}
 	w.ListFinished(b.Context(), version)
 }
+
+// BenchmarkUnchanged measures what a list of metadata costs a flow for an object
+// that has not changed, of 100,000.
+func BenchmarkUnchanged(b *testing.B) {
+	const objects = 100_000
+	env := Environment{Cluster: "bench", Memory: NewMemory(64 << 20), Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)}
+	f := New(ID{CRD: "widgets.example.com", Route: "r", Sink: "s"}, env, nowhere{}, &journal.Memory{}, nil)
+	r := f.newRun(b.Context(), Target{CRD: "crd", Rules: Everything()})
+	listed := make([]*object.Object, objects)
+	for i := range listed {
+		listed[i] = bare(thing(fmt.Sprint("o", i), "", i+1))
+		key, seen, err := identify(listed[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.ledger.rows.put(key, seen)
+	}
+	w := r.watchers[0]
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if !w.Unchanged(b.Context(), listed[i%objects]) {
+			b.Fatal("it is known, and told to be wanted")
+		}
+	}
+}

@@ -444,6 +444,41 @@ func (l *ledger) those(wanted func(key []byte, r row) bool) iter.Seq[keyed] {
 	}
 }
 
+// has tells whether there is an object of whose key that is so.
+func (l *ledger) has(so func(key []byte) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.rows.all() {
+		if so(key) {
+			return true
+		}
+	}
+	for key := range l.pending {
+		if so([]byte(key)) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasDigests tells whether there is a row of which is known what counts as a
+// change of it.
+func (l *ledger) hasDigests() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.rows.all() {
+		if r.digested() {
+			return true
+		}
+	}
+	for _, p := range l.pending {
+		if p.digested() {
+			return true
+		}
+	}
+	return false
+}
+
 // holds tells whether there are rows that are not newer than the version.
 func (l *ledger) holds(version uint64) bool {
 	l.mu.Lock()

@@ -107,6 +107,59 @@ func (w *watcher) Listed(ctx context.Context, o *object.Object) {
 	failpoint.Here(failpoint.InFirstList)
 }
 
+// Knows tells whether the ledger has rows of what the watch covers, and they are
+// enough to tell what is new. They are not where each object is told of again,
+// or a run has yet to learn what objects are like.
+func (w *watcher) Knows(context.Context) bool {
+	r := w.run
+	r.handling.Lock()
+	defer r.handling.Unlock()
+	switch {
+	case w.resync != 0,
+		r.past != nil && len(r.past) == 0,
+		r.target.Rules.changes != nil && !r.flow.ledger.hasDigests():
+		return false
+	}
+	return r.flow.ledger.has(w.covers)
+}
+
+// Unchanged compares an object of a list with the ledger, as far as that can be
+// done without the object: it tells whether Listed would make nothing of it, and
+// notes that the list has it then.
+func (w *watcher) Unchanged(_ context.Context, o *object.Object) bool {
+	r := w.run
+	r.handling.Lock()
+	defer r.handling.Unlock()
+	key, seen, err := identify(o)
+	switch {
+	case err != nil:
+		return false // Listed says so
+	case r.sourcing.Err() != nil:
+		return true // as Listed has it
+	case !w.settled(key, seen):
+		return false
+	}
+	r.flow.ledger.markListed(key, w.list)
+	failpoint.Here(failpoint.InFirstList)
+	return true
+}
+
+// settled tells whether this version of an object is known, and nothing is to be
+// told of it or learned from it; see changed.
+func (w *watcher) settled(key string, seen row) bool {
+	r := w.run
+	s := r.flow.ledger.observe(key, seen, true)
+	switch {
+	case !s.alive, s.known.uid != seen.uid, s.known.version != seen.version, s.known.is(doubted),
+		w.resync != 0 && !s.known.is(resent),
+		w.reselected && !s.known.is(sent),
+		r.past != nil && !r.past.has(key, seen),
+		r.target.Rules.changes != nil && !s.known.digested():
+		return false
+	}
+	return true
+}
+
 // ListFinished says of every object that the list did not have that it is
 // gone, or no longer selected, and moves the position to where the list was
 // made.

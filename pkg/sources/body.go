@@ -17,9 +17,27 @@ import (
 // does. So the context of such a request may ask for the body: the transport
 // then keeps it for who asked, and client-go gets another one.
 
+// wanted is what a request is made for, other than what client-go would do.
+type wanted struct {
+	accept  string // instead of client-go's own; empty: that
+	media   string // of a body that can be read here
+	instead string // what client-go reads then, in JSON
+}
+
+var (
+	objectsWanted  = wanted{media: "application/json", instead: emptyList}
+	eventsWanted   = wanted{media: "application/json", instead: noEvents}
+	metadataWanted = wanted{accept: acceptMetadata, media: "application/vnd.kubernetes.protobuf", instead: emptyList}
+)
+
+// acceptMetadata asks for metadata alone
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches),
+// and takes whole objects from an API server that does not know that.
+const acceptMetadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
 // answer is where the body of an answer goes.
 type answer struct {
-	instead string // what client-go reads
+	wanted
 
 	mu   sync.Mutex
 	body io.ReadCloser
@@ -35,8 +53,8 @@ const (
 type answerKey struct{}
 
 // asking is a context for one request whose answer's body is wanted.
-func asking(ctx context.Context, instead string) (context.Context, *answer) {
-	a := &answer{instead: instead}
+func asking(ctx context.Context, w wanted) (context.Context, *answer) {
+	a := &answer{wanted: w}
 	return context.WithValue(ctx, answerKey{}, a), a
 }
 
@@ -65,11 +83,15 @@ var _ utilnet.RoundTripperWrapper = bodies{}
 // WrappedRoundTripper is how client-go finds the connections below.
 func (b bodies) WrappedRoundTripper() http.RoundTripper { return b.inner }
 
-// RoundTrip leaves to client-go what is no success, or not JSON.
+// RoundTrip leaves to client-go what is no success, or not what was asked for.
 func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := b.inner.RoundTrip(request)
 	a, asked := request.Context().Value(answerKey{}).(*answer)
-	if err != nil || !asked || response.StatusCode != http.StatusOK || !isJSON(response.Header.Get("Content-Type")) {
+	if asked && a.accept != "" {
+		request = request.Clone(request.Context()) // it is not to be changed, see http.RoundTripper
+		request.Header.Set("Accept", a.accept)
+	}
+	response, err := b.inner.RoundTrip(request)
+	if err != nil || !asked || response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
 		return response, err
 	}
 	a.mu.Lock()
@@ -80,10 +102,11 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 	a.body = response.Body
 	response.Body = io.NopCloser(strings.NewReader(a.instead))
 	response.ContentLength = -1
+	response.Header.Set("Content-Type", "application/json")
 	return response, nil
 }
 
-func isJSON(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && media == "application/json"
+func is(media, contentType string) bool {
+	of, _, err := mime.ParseMediaType(contentType)
+	return err == nil && of == media
 }

@@ -14,29 +14,39 @@ func TestBodies(t *testing.T) {
 	const text = `{"kind":"OrderList"}`
 	for _, row := range []struct {
 		why         string
-		asks        bool
+		asks        *wanted
 		status      int
 		contentType string
 		taken       bool
 	}{
-		{"asked for", true, http.StatusOK, "application/json", true},
-		{"with a character set", true, http.StatusOK, "application/json; charset=utf-8", true},
-		{"not asked for", false, http.StatusOK, "application/json", false},
-		{"a refusal is client-go's to read", true, http.StatusGone, "application/json", false},
-		{"no JSON", true, http.StatusOK, "application/cbor", false},
-		{"nobody knows what", true, http.StatusOK, "", false},
+		{"asked for", &objectsWanted, http.StatusOK, "application/json", true},
+		{"with a character set", &objectsWanted, http.StatusOK, "application/json; charset=utf-8", true},
+		{"not asked for", nil, http.StatusOK, "application/json", false},
+		{"a refusal is client-go's to read", &objectsWanted, http.StatusGone, "application/json", false},
+		{"no JSON", &objectsWanted, http.StatusOK, "application/cbor", false},
+		{"nobody knows what", &objectsWanted, http.StatusOK, "", false},
+		{"metadata", &metadataWanted, http.StatusOK, "application/vnd.kubernetes.protobuf", true},
+		{"whole objects where metadata was asked for", &metadataWanted, http.StatusOK, "application/json", false},
 	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		accept, is := "of the request", ""
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			is = r.Header.Get("Accept")
 			w.Header()["Content-Type"] = []string{row.contentType}
 			w.WriteHeader(row.status)
 			_, _ = io.WriteString(w, text)
 		}))
 		client := Cluster{HTTP: server.Client()}.bodies()
 		ctx, a := t.Context(), (*answer)(nil)
-		if row.asks {
-			ctx, a = asking(ctx, emptyList)
+		if row.asks != nil {
+			ctx, a = asking(ctx, *row.asks)
+			if row.asks.accept != "" {
+				accept = row.asks.accept
+			}
 		}
 		left := get(ctx, t, client, server.URL)
+		if is != accept {
+			t.Errorf("%s: the API server is asked for %s, want %s", row.why, is, accept)
+		}
 		want := text
 		if row.taken {
 			want = emptyList
@@ -69,7 +79,7 @@ func TestNobodyWantsTheBody(t *testing.T) {
 		<-r.Context().Done() // a watch that tells nothing
 	}))
 	defer server.Close()
-	ctx, a := asking(t.Context(), noEvents)
+	ctx, a := asking(t.Context(), eventsWanted)
 	a.close()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, http.NoBody)
 	if err != nil {
@@ -94,6 +104,7 @@ func get(ctx context.Context, t *testing.T, client *http.Client, url string) str
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Accept", "of the request")
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -352,6 +352,18 @@ func (f *feed) Listed(ctx context.Context, o *object.Object) {
 	}
 }
 
+// Knows implements Handler.
+func (f *feed) Knows(ctx context.Context) bool {
+	r := f.lister()
+	return r != nil && r.handler.Knows(ctx)
+}
+
+// Unchanged implements Handler.
+func (f *feed) Unchanged(ctx context.Context, o *object.Object) bool {
+	r := f.lister()
+	return r != nil && r.handler.Unchanged(ctx, o)
+}
+
 // ListFinished implements Handler.
 func (f *feed) ListFinished(ctx context.Context, resourceVersion string) {
 	if r := f.lister(); r != nil {

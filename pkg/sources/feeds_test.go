@@ -243,6 +243,10 @@ func newFollower() *follower {
 
 func (f *follower) ListStarted(context.Context, string) error { return nil }
 func (f *follower) Listed(context.Context, *object.Object)    {}
+func (f *follower) Knows(context.Context) bool                { return false }
+func (f *follower) Unchanged(context.Context, *object.Object) bool {
+	return false
+}
 
 func (f *follower) ListFinished(_ context.Context, text string) {
 	f.mu.Lock()

@@ -115,7 +115,7 @@ func (c Cluster) open(f *feed, from Start) error {
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			i := newInformer(lw, from, c.History, f, f)
+			i := newInformer(lw, c.pick(what.resource, what.selection), from, c.History, f, f)
 			i.running = running
 			return i
 		},

@@ -26,10 +26,20 @@ type Handler interface {
 	// Condition, and a list tried again later. ErrTooSoon is not told: a list
 	// is made again in a moment, until it has a later resource version.
 	ListStarted(ctx context.Context, resourceVersion string) error
-	// Listed gives one object of the list.
+	// Listed gives one object of the list, as it was when the list was made.
 	Listed(ctx context.Context, o *object.Object)
-	// ListFinished says that the list is complete: what was not Listed did
-	// not exist at that resource version.
+	// Knows is asked before a list: true says that the handler knows objects of
+	// it, so that Unchanged is worth asking. It is a hint, and promises nothing
+	// of any object.
+	Knows(ctx context.Context) bool
+	// Unchanged may be asked about an object of the list, given without its
+	// JSON: true says that the handler has nothing to learn from it and has
+	// noted that the list has it, as if it had been Listed. False notes nothing;
+	// the object is then Listed. It may be Listed after true as well, if
+	// somebody else wants it.
+	Unchanged(ctx context.Context, o *object.Object) bool
+	// ListFinished says that the list is complete: what was neither Listed nor
+	// Unchanged did not exist at that resource version.
 	ListFinished(ctx context.Context, resourceVersion string)
 
 	// Changed gives an object that was created or updated.

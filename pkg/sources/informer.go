@@ -43,12 +43,14 @@ var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 
 // NewInformer returns an informer for the objects that lw lists and watches. It
 // watches from the start's position; where that is empty, or the API server no
-// longer has the history from there, it lists first. The history may be nil.
+// longer has the history from there, it lists first, all objects. The history
+// may be nil.
 func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler) *Informer {
-	return newInformer(lw, from, history, handler, ungated{})
+	return newInformer(lw, nil, from, history, handler, ungated{})
 }
 
-func newInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler, gate gate) *Informer {
+// newInformer is NewInformer, whose lists can pick objects, behind a gate.
+func newInformer(lw toolscache.ListerWatcher, pick pick, from Start, history *History, handler Handler, gate gate) *Informer {
 	i := &Informer{
 		handler: handler,
 		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
@@ -58,6 +60,7 @@ func newInformer(lw toolscache.ListerWatcher, from Start, history *History, hand
 		inner:   toolscache.ToListerWatcherWithContext(lw),
 		handler: handler,
 		gate:    gate,
+		pick:    pick,
 		resume:  from.Position,
 		survey:  from.Survey && from.Position != "",
 		history: history,

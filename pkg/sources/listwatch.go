@@ -1,36 +1,17 @@
 package sources
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
-
-	"github.com/crbridge/crbridge/pkg/object"
 )
-
-// A page is what of a list is in memory at once, and stays there while the
-// handler blocks. It should have pageBytes of JSON, a round trip's worth of
-// work. Until an object's size is known a page has firstPage of them.
-const (
-	pageBytes = 256 << 10
-	firstPage = 10
-	mostPage  = 500
-)
-
-// tooSoon is the pause after a list that was refused with ErrTooSoon. The API
-// server's own leases have it write something every 10 s at least.
-const tooSoon = 250 * time.Millisecond
 
 // catchUp is how long the watch that follows a survey has until its handler is
 // told that it should have caught up. The API server sends at once what its
@@ -61,12 +42,14 @@ func (ungated) granted(string)                    {}
 //     is listed, and the watch brings all that happened since; or, once, when
 //     a survey has been given to the handler like a list;
 //   - otherwise a consistent list (no resource version, so that it cannot be
-//     older than what was already heard), given to the handler page by page.
+//     older than what was already heard), given to the handler page by page; of
+//     metadata, and then of what the handler does not know, where it knows some.
 //     The reflector gets an empty list that has its resource version.
 type listWatch struct {
 	inner   toolscache.ListerWatcherWithContext
 	handler Handler
 	gate    gate
+	pick    pick   // nil: a list has all objects
 	resume  string // where the first watch begins; empty: list first
 	history *History
 	synced  func() // called once the first list, or its replacement, is through
@@ -147,147 +130,6 @@ func (l *listWatch) listDone() {
 	l.expired, l.survey = false, false
 }
 
-// list answers the reflector's list; see listWatch.
-func (l *listWatch) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	if !l.enter() {
-		return nil, errClosed
-	}
-	defer l.running.Done()
-	version, known := l.position(options.ResourceVersion)
-	if !known || l.surveys() {
-		if err := l.gate.beforeList(ctx); err != nil {
-			return nil, err
-		}
-		listed, err := l.listAll(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				l.handler.Condition(err)
-			}
-			return nil, err
-		}
-		if !known {
-			version = listed
-		}
-		l.listDone()
-		l.handler.Condition(nil)
-	}
-	l.synced()
-	empty := &unstructured.UnstructuredList{}
-	empty.SetResourceVersion(version)
-	return empty, nil
-}
-
-// listAll gives a complete list to the handler. A list that takes longer than
-// the API server keeps its history (the handler may have blocked) begins
-// again; the handler knows by then what it has heard, so each time less is
-// left to do.
-func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err error) {
-	for {
-		resourceVersion, err = l.listOnce(ctx)
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return resourceVersion, err
-		case errors.Is(err, ErrTooSoon):
-			select {
-			case <-time.After(tooSoon):
-			case <-ctx.Done():
-			}
-		case !apierrors.IsResourceExpired(err):
-			return resourceVersion, err
-		}
-	}
-}
-
-func (l *listWatch) listOnce(ctx context.Context) (string, error) {
-	options := metav1.ListOptions{Limit: firstPage}
-	var pages pages
-	for first := true; ; first = false {
-		page, err := pages.read(ctx, l.inner, options)
-		if err != nil {
-			return "", err
-		}
-		if first { // all pages are of the same moment
-			if err := l.handler.ListStarted(ctx, page.ResourceVersion); err != nil {
-				return "", err
-			}
-		}
-		for _, o := range page.Objects {
-			l.handler.Listed(ctx, o)
-		}
-		if err := ctx.Err(); err != nil {
-			return "", err
-		}
-		if page.Continue == "" {
-			l.handler.ListFinished(ctx, page.ResourceVersion)
-			return page.ResourceVersion, ctx.Err()
-		}
-		options.Continue, options.Limit = page.Continue, pageLimit(page.Objects, options.Limit)
-	}
-}
-
-// pageLimit is how many objects the next page should have, going by the size
-// of this page's. The next page is at most four times as large as this one, in
-// case that one was no measure.
-func pageLimit(page []*object.Object, limit int64) int64 {
-	size := int64(0)
-	for _, o := range page {
-		size += int64(len(o.JSON)) + 1
-	}
-	if size == 0 {
-		return limit
-	}
-	return max(1, min(pageBytes*int64(len(page))/size, 4*limit, mostPage))
-}
-
-// pages reads pages into the same memory, one after the other.
-type pages struct {
-	scanner object.Scanner
-	text    bytes.Buffer
-}
-
-// read asks for a page. Its objects are good until the next one is read.
-func (p *pages) read(ctx context.Context, from toolscache.ListerWatcherWithContext, options metav1.ListOptions) (object.Page, error) {
-	asking, a := asking(ctx, emptyList)
-	defer a.close()
-	decoded, err := from.ListWithContext(asking, options)
-	if err != nil {
-		return object.Page{}, err
-	}
-	body := a.take()
-	if body == nil {
-		return pageOf(decoded)
-	}
-	p.text.Reset()
-	if _, err := p.text.ReadFrom(body); err != nil {
-		return object.Page{}, fmt.Errorf("reading a list: %w", err)
-	}
-	page, err := p.scanner.List(p.text.Bytes())
-	if !errors.Is(err, object.ErrUnusual) {
-		return page, err
-	}
-	decoded, _, err = unstructured.UnstructuredJSONScheme.Decode(p.text.Bytes(), nil, nil)
-	if err != nil {
-		return object.Page{}, fmt.Errorf("a list: %w", err)
-	}
-	return pageOf(decoded)
-}
-
-// pageOf is a page that Kubernetes' own decoders have read.
-func pageOf(decoded runtime.Object) (p object.Page, err error) {
-	list, ok := decoded.(*unstructured.UnstructuredList)
-	if !ok {
-		return p, fmt.Errorf("%T where *unstructured.UnstructuredList was asked for", decoded)
-	}
-	p.ResourceVersion, p.Continue = list.GetResourceVersion(), list.GetContinue()
-	p.Objects = make([]*object.Object, len(list.Items))
-	for i := range list.Items {
-		if p.Objects[i], err = object.Of(list.Items[i].Object); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
-}
-
 // watch opens a watch that gives up when it is not read.
 func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	if !l.enter() {
@@ -297,7 +139,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		l.running.Done()
 		return nil, err
 	}
-	asking, a := asking(ctx, noEvents)
+	asking, a := asking(ctx, eventsWanted)
 	w, err := l.open(asking, options)
 	if err != nil {
 		a.close()

@@ -30,7 +30,7 @@ func NewPresence(c Cluster) (*Presence, error) {
 // the resource version that this is as of. A list of one name is a read of one
 // key to the API server.
 func (p *Presence) Of(ctx context.Context, r Resource, namespace, name string) (uid types.UID, asOf uint64, err error) {
-	asOf, err = p.list(ctx, r, namespace, metav1.ListOptions{FieldSelector: "metadata.name=" + name}, func(o *metav1.PartialObjectMetadata) {
+	asOf, err = p.list(ctx, r, namespace, metav1.ListOptions{FieldSelector: byName(name)}, func(o *metav1.PartialObjectMetadata) {
 		uid = o.UID
 	})
 	return uid, asOf, err

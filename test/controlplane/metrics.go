@@ -13,9 +13,10 @@ import (
 )
 
 // Metric returns the sum of a counter's or gauge's samples that have all the
-// given labels, from the API server's /metrics. That there is no such metric is
-// an error; that no sample has the labels is 0, because the API server shows
-// most samples only once there is something to count.
+// given labels, or of what a histogram's have seen, from the API server's
+// /metrics. That there is no such metric is an error; that no sample has the
+// labels is 0, because the API server shows most samples only once there is
+// something to count.
 //
 // For example, the watches that are open on a resource:
 //
@@ -46,8 +47,10 @@ func (cp *ControlPlane) Metric(ctx context.Context, name string, labels map[stri
 			sum += sample.GetCounter().GetValue()
 		case dto.MetricType_GAUGE:
 			sum += sample.GetGauge().GetValue()
+		case dto.MetricType_HISTOGRAM:
+			sum += sample.GetHistogram().GetSampleSum()
 		default:
-			return 0, fmt.Errorf("API server's metrics: %s is a %s, neither counter nor gauge", name, family.GetType())
+			return 0, fmt.Errorf("API server's metrics: %s is a %s, neither counter nor gauge nor histogram", name, family.GetType())
 		}
 	}
 	return sum, nil

@@ -94,7 +94,7 @@ var Bugs = []Bug{
 	},
 	{
 		"old list believed", "a list may be older than what was delivered",
-		"pkg/sources/listwatch.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
+		"pkg/sources/list.go", "options := metav1.ListOptions{Limit: firstPage}", "options := metav1.ListOptions{Limit: firstPage}\n\tif BUG {\n\t\toptions = metav1.ListOptions{ResourceVersion: \"0\"}\n\t}",
 		[]string{"api server lags"}, 12,
 	},
 	{
@@ -106,6 +106,11 @@ var Bugs = []Bug{
 		"newly selected not told", "what a changed route selects is told when it changes next",
 		"pkg/flow/ledger.go", "\tl.selection = inTransition\n\tl.changes++\n\treturn true\n", "\tl.selection = inTransition\n\tl.changes++\n\treturn !BUG\n",
 		[]string{"reload"}, 20,
+	},
+	{
+		"list not compared", "an object of a list that is known in another version is taken for unchanged",
+		"pkg/flow/watcher.go", "s.known.uid != seen.uid, s.known.version != seen.version,", "s.known.uid != seen.uid, !BUG && s.known.version != seen.version,",
+		[]string{"history compacted"}, 6,
 	},
 }
 

@@ -50,6 +50,9 @@ type recorder struct {
 	err      error
 	changed  chan struct{}
 	gate     sync.Mutex // held by a test: the handler blocks
+
+	known map[string]string                     // versions by key, of what a list may leave out
+	asked func(ctx context.Context, key string) // called before Unchanged answers
 }
 
 func newRecorder() *recorder { return &recorder{changed: make(chan struct{}, 1)} }
@@ -78,6 +81,16 @@ func (r *recorder) ListStarted(context.Context, string) error {
 func (r *recorder) Listed(_ context.Context, o *object.Object) {
 	r.tell("listed %s", o.Name)
 }
+
+func (r *recorder) Knows(context.Context) bool { return r.known != nil }
+
+func (r *recorder) Unchanged(ctx context.Context, o *object.Object) bool {
+	if r.asked != nil {
+		r.asked(ctx, o.Key())
+	}
+	return r.known[o.Key()] == o.ResourceVersion
+}
+
 func (r *recorder) ListFinished(_ context.Context, version string) {
 	r.at(version)
 	r.tell("listed all")
@@ -146,16 +159,24 @@ type world struct {
 
 func newWorld(t *testing.T, cp *controlplane.ControlPlane, group string) *world {
 	t.Helper()
+	return newScopedWorld(t, cp, group, apiextensions.NamespaceScoped)
+}
+
+func newScopedWorld(t testing.TB, cp *controlplane.ControlPlane, group string, scope apiextensions.ResourceScope) *world {
+	t.Helper()
 	w := &world{cp: cp, name: "gadgets." + group, resource: sources.Resource{
-		Kind: schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Gadget"}, Plural: "gadgets", Namespaced: true,
+		Kind: schema.GroupVersionKind{Group: group, Version: "v1", Kind: "Gadget"}, Plural: "gadgets", Namespaced: scope == apiextensions.NamespaceScoped,
 	}}
 	config := cp.Admin()
 	w.crds = apiextensionsclient.NewForConfigOrDie(config)
-	w.objects = dynamic.NewForConfigOrDie(config).Resource(w.resource.Kind.GroupVersion().WithResource("gadgets")).Namespace("default")
+	all := dynamic.NewForConfigOrDie(config).Resource(w.resource.Kind.GroupVersion().WithResource("gadgets"))
+	if w.objects = all; w.resource.Namespaced {
+		w.objects = all.Namespace("default")
+	}
 	crd := &apiextensions.CustomResourceDefinition{
 		ObjectMeta: metav1.ObjectMeta{Name: w.name},
 		Spec: apiextensions.CustomResourceDefinitionSpec{
-			Group: group, Scope: apiextensions.NamespaceScoped,
+			Group: group, Scope: scope,
 			Names: apiextensions.CustomResourceDefinitionNames{Plural: "gadgets", Singular: "gadget", Kind: "Gadget", ListKind: "GadgetList"},
 			Versions: []apiextensions.CustomResourceDefinitionVersion{{
 				Name: "v1", Served: true, Storage: true,
@@ -175,7 +196,7 @@ func newWorld(t *testing.T, cp *controlplane.ControlPlane, group string) *world 
 	return w
 }
 
-func eventually(t *testing.T, condition func() error) {
+func eventually(t testing.TB, condition func() error) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		err := condition()
