@@ -78,24 +78,30 @@ func runChild(ctx context.Context, args []string) (err error) {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.Handler())
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	server := &http.Server{Addr: s.address, Handler: mux, ReadHeaderTimeout: time.Minute}
 	defer func() { err = errors.Join(err, server.Close()) }()
+	failed := make(chan error, 1)
 	err = works()[args[0]](ctx, s, mux, func() {
-		go func() { stop(server.ListenAndServe()) }()
+		go func() {
+			failed <- server.ListenAndServe()
+			stop()
+		}()
 	})
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	if ctx.Err() == nil {
+		return err
 	}
-	if ctx.Err() != nil {
-		return nil
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil // told to end
 	}
-	return err
 }
 
 // child starts one, and returns when it is at work. It logs to a file of that

@@ -53,12 +53,12 @@ Objects of 2,048 bytes; medians of 3 rounds (least to most).
 			if !strings.HasPrefix(line, "|") {
 				continue
 			}
-			if n := len([]rune(strings.TrimSpace(line))); width >= 0 && n != width {
+			n := len([]rune(strings.TrimSpace(line)))
+			if width >= 0 && n != width {
 				t.Errorf("the table is not straight:\n%s", table)
 				break
-			} else {
-				width = n
 			}
+			width = n
 		}
 	}
 }

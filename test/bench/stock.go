@@ -156,7 +156,7 @@ func claim(ctx context.Context, publisher sinks.Publisher) error {
 	kept := publisher.(journal.Journal) //nolint:forcetypeassert // a stream's publisher is one
 	return until(ctx, 50*time.Millisecond, func() (bool, error) {
 		_, err := kept.Claim(ctx, forgetful{})
-		return err == nil, nil //nolint:nilerr // tried again until ctx ends
+		return err == nil, nil // tried again until ctx ends
 	})
 }
 

@@ -132,8 +132,8 @@ func versionOf(line []byte) (uint64, error) {
 	return strconv.ParseUint(string(digits), 10, 64)
 }
 
-// watchWork counts frames and throws them away. It answers to /wait?count=N when
-// it has counted so many since its start.
+// watchWork counts frames and throws them away. It answers to /wait when it has
+// counted as many since /expect?count=N as that said.
 func watchWork(ctx context.Context, s settings, mux *http.ServeMux, ready func()) error {
 	config, err := s.config()
 	if err != nil {

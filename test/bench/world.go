@@ -108,7 +108,7 @@ func (w *world) stored(ctx context.Context, stream string, r int, p place) error
 		message, err := s.GetLastMsgForSubject(ctx, subject(stream, r, p.name))
 		if err != nil {
 			last = err
-			return false, nil
+			return false, nil //nolint:nilerr // told where it does not come
 		}
 		version, err := strconv.ParseUint(message.Header.Get("ce-resourceversion"), 10, 64)
 		last = fmt.Errorf("it is at %d", version)
