@@ -19,10 +19,10 @@ var (
 	drainCPU = &figure{section: drainSection, name: "CPU per event, drain", unit: "µs", digits: 1, limit: "raw watch", goals: []goal{
 		{against: ofStock, bound: 0.25},
 	}}
-	drainPeak   = &figure{section: drainSection, name: "peak memory, drain", unit: "MiB", digits: 0}
-	publishRate = &figure{section: drainSection, name: "events in a second, drain, beside a loop that publishes them in atomic batches", digits: 0, limit: "raw publish"}
-	singlesRate = &figure{section: drainSection, name: "events in a second, drain, beside a loop that publishes them one by one, asynchronously", digits: 0, limit: "raw publish"}
-	publishCPU  = &figure{section: drainSection, name: "CPU per event, drain, beside the loop of atomic batches", unit: "µs", digits: 1, limit: "raw publish"}
+	drainPeak   = &figure{section: drainSection, name: "peak memory, drain", unit: "MiB", digits: 0, limit: "raw watch"}
+	publishRate = &figure{section: drainSection, name: "events in a second, drain; published in atomic batches", digits: 0, limit: "raw publish"}
+	singlesRate = &figure{section: drainSection, name: "events in a second, drain; published singly", digits: 0, limit: "raw publish"}
+	publishCPU  = &figure{section: drainSection, name: "CPU per event, drain; published in atomic batches", unit: "µs", digits: 1, limit: "raw publish"}
 )
 
 // drained is what a process used to catch up with one change of each object.

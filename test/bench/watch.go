@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -32,7 +33,11 @@ type rawWatch struct {
 
 // newRawWatch watches from now on.
 func newRawWatch(ctx context.Context, config *rest.Config, frame func([]byte)) (*rawWatch, error) {
-	client, err := rest.HTTPClientFor(config)
+	// With a connection of its own: client-go's clients share one where their
+	// configurations are the same, and this is not to wait for what others write.
+	own := rest.CopyConfig(config)
+	own.Dial = (&net.Dialer{}).DialContext
+	client, err := rest.HTTPClientFor(own)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +58,7 @@ func newRawWatch(ctx context.Context, config *rest.Config, frame func([]byte)) (
 // run reads until ctx ends, and goes on where the API server has closed a watch,
 // as it does where its reader was stopped for long.
 func (w *rawWatch) run(ctx context.Context) error {
+	defer w.client.CloseIdleConnections()
 	for ctx.Err() == nil {
 		if err := w.once(ctx); err != nil {
 			return err
