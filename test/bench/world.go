@@ -145,8 +145,10 @@ func (w *world) lastSequence(ctx context.Context, stream string) (uint64, error)
 	return s.CachedInfo().State.LastSeq, nil
 }
 
-// drop deletes a stream that is not needed any more, and with it the ledgers.
+// drop deletes a stream that is not needed any more, also when ctx is done.
 func (w *world) drop(ctx context.Context, stream string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
 	err := w.js.DeleteStream(ctx, stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil
