@@ -111,7 +111,7 @@ bench-compare: ## Compare the Go benchmarks with those of the commit OLD (BENCH,
 		go -C "$$dir/tree" test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) $(PACKAGES) >>"$$dir/old"; \
 		go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) $(PACKAGES) >>"$$dir/here"; \
 	done; \
-	cd "$$dir" && go tool -modfile=$(CURDIR)/tools/go.mod benchstat old here
+	go $(TOOL) benchstat "$(OLD)=$$dir/old" "here=$$dir/here"
 
 .PHONY: bench-ledger
 bench-ledger: ## Measure a ledger of 1,000,000 objects that outlives the process, and 1,000 flows
