@@ -57,7 +57,7 @@ type usageError struct{ error }
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	o := options{
 		objects: 20_000, memory: []int{5_000, 20_000, 100_000}, size: 2048,
-		rates: []int{50, steadyRate, 800}, window: 5 * time.Second, crds: []int{100, 300, 1000}, rounds: 3,
+		rates: []int{50, steadyRate, 500}, window: 5 * time.Second, crds: []int{100, 300, 1000}, rounds: 3,
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
