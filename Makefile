@@ -18,6 +18,10 @@ E2E_PARALLEL ?= 4
 # is at an input ("context deadline exceeded").
 FUZZTIME     ?= 10000x
 FAULTS       ?= 1000
+# Of Go benchmarks: which, how often, and of which packages.
+BENCH        ?= .
+COUNT        ?= 10
+PACKAGES     ?= ./...
 
 # Tools are built from tools/go.mod, in any module: `go -C test $(TOOL) …`.
 TOOL := tool -modfile=$(CURDIR)/tools/go.mod
@@ -88,12 +92,26 @@ fuzz: ## Run every fuzz target with FUZZTIME (10000x) new inputs, or for FUZZTIM
 	done
 
 .PHONY: bench
-bench: ## Run every benchmark
-	go test -run '^$$' -bench . -benchmem ./...
+bench: build servers ## Measure the bridge beside its limits and a stock informer, and write it down (half an hour; BENCHFLAGS)
+	@go -C test build -o $(CURDIR)/bin/bench ./bench
+	@exec bin/bench -bridge $(CURDIR)/bin/bridge -doc $(CURDIR)/docs -check $(BENCHFLAGS)
 
-.PHONY: bench-flow
-bench-flow: ## Measure a flow beside a stock informer, on real servers (some minutes)
-	@go -C test run ./bench $(BENCHFLAGS)
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks of each stage, with allocations
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) $(PACKAGES)
+
+# The two trees take turns, as a machine is not the same for long.
+.PHONY: bench-compare
+bench-compare: ## Compare the Go benchmarks with those of the commit OLD (BENCH, COUNT and PACKAGES say which)
+	@test -n "$(OLD)" || { echo "make bench-compare: say with which commit, as in OLD=main" >&2; exit 2; }
+	@dir=$$(mktemp -d); trap 'git worktree remove --force "$$dir/tree" || true; rm -rf "$$dir"' EXIT; \
+	git worktree add --quiet --detach "$$dir/tree" "$(OLD)"; \
+	for round in $$(seq $(COUNT)); do \
+		echo "round $$round of $(COUNT)" >&2; \
+		go -C "$$dir/tree" test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) $(PACKAGES) >>"$$dir/old"; \
+		go test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHFLAGS) $(PACKAGES) >>"$$dir/here"; \
+	done; \
+	go $(TOOL) benchstat "$(OLD)=$$dir/old" "here=$$dir/here"
 
 .PHONY: bench-ledger
 bench-ledger: ## Measure a ledger of 1,000,000 objects that outlives the process, and 1,000 flows
@@ -113,8 +131,8 @@ bugs: servers ## Show that the fault suite catches every bug that is built in fo
 
 .PHONY: bench-smoke
 bench-smoke: ## Run every benchmark once and small, to see that it still runs
-	go test -run '^$$' -bench . -benchtime 1x ./...
-	@$(MAKE) bench-flow BENCHFLAGS='-objects 500 -rounds 1'
+	@$(MAKE) bench-go BENCHFLAGS='-benchtime 1x'
+	@$(MAKE) bench BENCHFLAGS='-quick -check=false'
 	@$(MAKE) bench-ledger BENCHFLAGS='-objects 20000 -flows 100'
 	@$(MAKE) bench-nats BENCHFLAGS=-quick
 
