@@ -71,7 +71,7 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	c, cluster, log := w.config, w.cluster, w.loggers.logger
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
 
-	cluster.Feeds = &sources.Feeds{}
+	cluster.Feeds, cluster.Requests = &sources.Feeds{}, sources.NewRequests()
 	var err error
 	if cluster.History, err = sources.NewHistory(cluster); err != nil {
 		return nil, err

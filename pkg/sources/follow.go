@@ -27,6 +27,8 @@ type Cluster struct {
 	History *History
 	// Presence is asked whether an object that left a selection still exists.
 	Presence *Presence
+	// Requests paces what they ask for. Where it is nil nobody waits for others.
+	Requests *Requests
 	// Feeds lets those who follow the same share a watch. Where it is nil
 	// everybody has one.
 	Feeds *Feeds
@@ -115,7 +117,7 @@ func (c Cluster) open(f *feed, from Start) error {
 		DefaultLabelSelector: options.DefaultLabelSelector,
 		DefaultFieldSelector: options.DefaultFieldSelector,
 		NewInformer: func(lw toolscache.ListerWatcher, _ runtime.Object, _ time.Duration, _ toolscache.Indexers) toolscache.SharedIndexInformer {
-			i := newInformer(lw, c.pick(what.resource, what.selection), from, c.History, f, f)
+			i := newInformer(lw, from, c, c.pick(what.resource, what.selection), f, f)
 			i.running = running
 			return i
 		},

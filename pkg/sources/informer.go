@@ -46,25 +46,29 @@ var _ toolscache.SharedIndexInformer = (*Informer)(nil)
 // longer has the history from there, it lists first, all objects. The history
 // may be nil.
 func NewInformer(lw toolscache.ListerWatcher, from Start, history *History, handler Handler) *Informer {
-	return newInformer(lw, nil, from, history, handler, ungated{})
+	return newInformer(lw, from, Cluster{History: history}, nil, handler, ungated{})
 }
 
 // newInformer is NewInformer, whose lists can pick objects, behind a gate.
-func newInformer(lw toolscache.ListerWatcher, pick pick, from Start, history *History, handler Handler, gate gate) *Informer {
+func newInformer(lw toolscache.ListerWatcher, from Start, c Cluster, pick pick, handler Handler, gate gate) *Informer {
 	i := &Informer{
 		handler: handler,
 		empty:   toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{}),
 		synced:  make(chan struct{}),
 	}
 	i.lw = &listWatch{
-		inner:   toolscache.ToListerWatcherWithContext(lw),
-		handler: handler,
-		gate:    gate,
-		pick:    pick,
-		resume:  from.Position,
-		survey:  from.Survey && from.Position != "",
-		history: history,
-		synced:  func() { i.syncOnce.Do(func() { close(i.synced) }) },
+		inner:    toolscache.ToListerWatcherWithContext(lw),
+		handler:  handler,
+		gate:     gate,
+		pick:     pick,
+		resume:   from.Position,
+		survey:   from.Survey && from.Position != "",
+		history:  c.History,
+		requests: c.Requests,
+		synced:   func() { i.syncOnce.Do(func() { close(i.synced) }) },
+	}
+	if i.lw.requests == nil {
+		i.lw.requests = NewRequests()
 	}
 	return i
 }

@@ -69,6 +69,7 @@ func (l *listWatch) listAll(ctx context.Context) (resourceVersion string, err er
 // listOnce gives a list to the handler: of what it does not know, where it knows
 // some of it, and the API server has metadata for that; else of all objects.
 func (l *listWatch) listOnce(ctx context.Context) (string, error) {
+	defer l.requests.list()()
 	options := metav1.ListOptions{Limit: firstPage}
 	if l.pick != nil && l.handler.Knows(ctx) {
 		resourceVersion, err := l.listUnknown(ctx, options)
@@ -81,7 +82,7 @@ func (l *listWatch) listOnce(ctx context.Context) (string, error) {
 
 // listWhole gives a list of all objects to the handler.
 func (l *listWatch) listWhole(ctx context.Context, options metav1.ListOptions) (string, error) {
-	var pages pages
+	pages := pages{requests: l.requests}
 	for first := true; ; first = false {
 		page, err := pages.read(ctx, l.inner.ListWithContext, options)
 		if err != nil {
@@ -102,6 +103,6 @@ func (l *listWatch) listWhole(ctx context.Context, options metav1.ListOptions) (
 			l.handler.ListFinished(ctx, page.ResourceVersion)
 			return page.ResourceVersion, ctx.Err()
 		}
-		options.Continue, options.Limit = page.Continue, pageLimit(sizeOf(page.Objects), len(page.Objects), options.Limit)
+		options.Continue, options.Limit = page.Continue, l.requests.pageLimit(sizeOf(page.Objects), len(page.Objects), options.Limit)
 	}
 }

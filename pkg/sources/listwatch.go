@@ -46,13 +46,14 @@ func (ungated) granted(string)                    {}
 //     metadata, and then of what the handler does not know, where it knows some.
 //     The reflector gets an empty list that has its resource version.
 type listWatch struct {
-	inner   toolscache.ListerWatcherWithContext
-	handler Handler
-	gate    gate
-	pick    pick   // nil: a list has all objects
-	resume  string // where the first watch begins; empty: list first
-	history *History
-	synced  func() // called once the first list, or its replacement, is through
+	inner    toolscache.ListerWatcherWithContext
+	handler  Handler
+	gate     gate
+	pick     pick   // nil: a list has all objects
+	resume   string // where the first watch begins; empty: list first
+	history  *History
+	requests *Requests
+	synced   func() // called once the first list, or its replacement, is through
 
 	mu      sync.Mutex
 	survey  bool // a list is wanted before the first watch, although that begins at resume
@@ -170,6 +171,7 @@ func (l *listWatch) open(ctx context.Context, options metav1.ListOptions) (watch
 			return nil, err
 		}
 	}
+	defer l.requests.turn(ctx)()
 	return l.inner.WatchWithContext(ctx, options)
 }
 

@@ -14,8 +14,9 @@ import (
 )
 
 // A page is what of a list is in memory at once, and stays there while the
-// handler blocks. It should have pageBytes, a round trip's worth of work. Until
-// an object's size is known a page has firstPage of them.
+// handler blocks. It should have pageBytes, a round trip's worth of work, or less
+// where many list; see Requests. Until an object's size is known a page has
+// firstPage of them.
 const (
 	pageBytes = 256 << 10
 	firstPage = 10
@@ -25,11 +26,11 @@ const (
 // pageLimit is how many objects the next page should have, going by the size
 // of this page's. The next page is at most four times as large as this one, in
 // case that one was no measure.
-func pageLimit(size, objects int, limit int64) int64 {
+func (r *Requests) pageLimit(size, objects int, limit int64) int64 {
 	if size == 0 || objects == 0 {
 		return limit
 	}
-	return max(1, min(pageBytes*int64(objects)/int64(size), 4*limit, mostPage))
+	return max(1, min(r.pageBytes()*int64(objects)/int64(size), 4*limit, mostPage))
 }
 
 // sizeOf is how much of a page the objects take.
@@ -45,8 +46,9 @@ type lister func(context.Context, metav1.ListOptions) (runtime.Object, error)
 
 // pages reads pages into the same memory, one after the other.
 type pages struct {
-	scanner object.Scanner
-	text    bytes.Buffer
+	requests *Requests
+	scanner  object.Scanner
+	text     bytes.Buffer
 }
 
 // read asks for a page. Its objects are good until the next one is read.
@@ -89,6 +91,7 @@ func (p *pages) metadata(ctx context.Context, from lister, options metav1.ListOp
 // ask asks for a page, and reads its text if that can be taken; else client-go
 // has decoded it.
 func (p *pages) ask(ctx context.Context, from lister, options metav1.ListOptions, wanted wanted) (decoded runtime.Object, taken bool, err error) {
+	defer p.requests.turn(ctx)()
 	asking, a := asking(ctx, wanted)
 	defer a.close()
 	if decoded, err = from(asking, options); err != nil {

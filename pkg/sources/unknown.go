@@ -47,7 +47,7 @@ type unknown struct {
 // listUnknown gives a list to the handler, of whose objects it is shown those
 // that it does not know. Options are the first page's.
 func (l *listWatch) listUnknown(ctx context.Context, options metav1.ListOptions) (string, error) {
-	u := unknown{listWatch: l, limit: firstPage}
+	u := unknown{listWatch: l, pages: pages{requests: l.requests}, limit: firstPage}
 	for first := true; ; first = false {
 		page, bytes, err := u.pages.metadata(ctx, l.inner.ListWithContext, options)
 		if err != nil {
@@ -66,7 +66,7 @@ func (l *listWatch) listUnknown(ctx context.Context, options metav1.ListOptions)
 			l.handler.ListFinished(ctx, u.at)
 			return u.at, ctx.Err()
 		}
-		options.Continue, options.Limit = page.Continue, pageLimit(bytes, len(page.Objects), options.Limit)
+		options.Continue, options.Limit = page.Continue, l.requests.pageLimit(bytes, len(page.Objects), options.Limit)
 	}
 }
 
@@ -132,7 +132,7 @@ func (u *unknown) showPage(ctx context.Context, page, wanted []*object.Object, t
 		if len(part.Objects) == 0 || len(part.Objects) > len(page) {
 			return fmt.Errorf("%w: %d objects where %d were to come", errNoMetadata, len(part.Objects), len(page))
 		}
-		u.limit = pageLimit(sizeOf(part.Objects), len(part.Objects), u.limit)
+		u.limit = u.requests.pageLimit(sizeOf(part.Objects), len(part.Objects), u.limit)
 		for i, o := range part.Objects {
 			switch {
 			case len(wanted) > 0 && page[i] == wanted[0]:
