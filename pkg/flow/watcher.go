@@ -263,6 +263,12 @@ func (w *watcher) CaughtUp(ctx context.Context) {
 	w.reach(ctx, w.surveyed)
 }
 
+// Busy tells whether events wait, or are on their way to the sink.
+func (w *watcher) Busy() bool {
+	pending, _ := w.run.queue.waiting()
+	return pending > 0
+}
+
 // done takes note that this watch has told its part of what the run has to
 // tell beside what happens.
 func (w *watcher) done(ctx context.Context) {

@@ -19,8 +19,10 @@ const (
 	// entryBytes is what an entry takes besides the object's JSON.
 	entryBytes = 256
 	// slowPatience is for how long, in all, a reader may have others wait that
-	// have taken everything, until it has taken everything itself.
+	// have taken everything and have nothing else to do, until it has taken
+	// everything itself. lookAgain is how often it is looked whether they have.
 	slowPatience = 250 * time.Millisecond
+	lookAgain    = 50 * time.Millisecond
 )
 
 // feed is an informer and those who read what it brings. It is the informer's
@@ -143,15 +145,18 @@ func (f *feed) await(ctx context.Context, so func() bool) bool {
 		if f.over || ctx.Err() != nil {
 			return false
 		}
-		slow := f.slow()
+		slow, waitedFor := f.slow()
 		patience := time.Duration(math.MaxInt64)
+		if len(slow) > 0 {
+			patience = lookAgain
+		}
 		for _, r := range slow {
 			patience = min(patience, slowPatience-r.held)
 		}
 		began := time.Now()
 		f.wait(ctx, patience)
 		for _, r := range slow {
-			if r.feed != f || r.next == f.end() {
+			if !waitedFor || r.feed != f || r.next == f.end() {
 				continue
 			}
 			if r.held += time.Since(began); r.held >= slowPatience {
@@ -180,21 +185,25 @@ func (f *feed) wait(ctx context.Context, atMost time.Duration) {
 }
 
 // slow are the readers that are furthest behind while others have taken
-// everything; none where nobody is held up. The lock is held.
-func (f *feed) slow() (slow []*reader) {
+// everything. It tells whether they are waited for: those others may still be
+// busy with what they have. The lock is held.
+func (f *feed) slow() (slow []*reader, waitedFor bool) {
 	if f.caught == 0 || f.drained() {
-		return nil
+		return nil, false
 	}
 	least := f.end()
 	for _, r := range f.readers {
 		if r.next < least {
 			least, slow = r.next, slow[:0]
 		}
-		if r.next == least && least < f.end() {
+		switch {
+		case r.next == f.end():
+			waitedFor = waitedFor || !r.handler.Busy()
+		case r.next == least:
 			slow = append(slow, r)
 		}
 	}
-	return slow
+	return slow, waitedFor
 }
 
 // attach gives the feed one reader more. The lock is held.
@@ -389,6 +398,9 @@ func (f *feed) open() bool {
 	r := f.one()
 	return f.works && !f.over && (r == nil || !r.behind)
 }
+
+// Busy implements Handler. Nobody asks a feed.
+func (f *feed) Busy() bool { return false }
 
 // lister is whose list it is; nobody's where it has gone.
 func (f *feed) lister() *reader {

@@ -232,6 +232,7 @@ type follower struct {
 	took    int           // changes
 	pace    time.Duration // for each change
 	blocked chan struct{} // closed: not
+	busy    bool
 	err     error
 }
 
@@ -297,6 +298,12 @@ func (f *follower) Progressed(_ context.Context, text string) {
 }
 
 func (f *follower) CaughtUp(context.Context) {}
+
+func (f *follower) Busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.busy
+}
 
 func (f *follower) Condition(err error) {
 	f.mu.Lock()
@@ -494,6 +501,29 @@ func TestSlowFollowerLeaves(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBusyFollowersAreNotHeldUp: as long as the others have something to do one
+// may be slow; when one of them has not, it has to leave.
+func TestBusyFollowersAreNotHeldUp(t *testing.T) {
+	crowded(t, func(_ *testing.T, c *crowd) {
+		slow, other, third := c.follow(Start{}), c.follow(Start{}), c.follow(Start{})
+		c.watches(1)
+		other.busy, third.busy = true, true
+		unblock := slow.block()
+		c.server.write(1000)
+		time.Sleep(time.Minute)
+		if other.has(c.server.version) {
+			c.t.Error("one that is slow was left while nobody waited for it")
+		}
+		third.mu.Lock()
+		third.busy = false
+		third.mu.Unlock()
+		time.Sleep(slowPatience + 2*lookAgain)
+		c.at(other, third)
+		unblock()
+		c.at(c.all...)
+	})
 }
 
 // TestAllBlocked: where nobody takes anything nobody is sent away, and the one

@@ -56,6 +56,11 @@ type Handler interface {
 	// can promise that: something may still come.
 	CaughtUp(ctx context.Context)
 
+	// Busy tells whether the handler has yet to pass on what it was given. One
+	// that is busy is not held up by others that share its watch and are slow. It
+	// is called from any goroutine, and must not block.
+	Busy() bool
+
 	// Condition says how the last request to list or watch went: nil where the
 	// API server granted it, a *RewoundError where it has less than was heard
 	// of already. It is called from any goroutine and must not block.

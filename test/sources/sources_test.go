@@ -105,6 +105,7 @@ func (r *recorder) Deleted(_ context.Context, o *object.Object) {
 }
 func (r *recorder) Progressed(_ context.Context, version string) { r.at(version) }
 func (r *recorder) CaughtUp(context.Context)                     {}
+func (r *recorder) Busy() bool                                   { return false }
 
 func (r *recorder) at(version string) {
 	r.mu.Lock()
