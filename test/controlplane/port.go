@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Ports are taken from below the range that Linux and macOS give to outgoing
@@ -20,13 +21,21 @@ const (
 	lastPort  = 29999
 )
 
-// FreePort returns a TCP port on 127.0.0.1 that nobody listens on. Somebody may
-// take it before the caller does.
+// given are ports that FreePort has returned. One of a server that is down for a
+// while is not given to another.
+var given sync.Map
+
+// FreePort returns a TCP port on 127.0.0.1 that nobody listens on, and that it
+// has not returned before in this process. Another process may take it before
+// the caller does.
 func FreePort(ctx context.Context) (int, error) {
 	var listener net.ListenConfig
 	var last error
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		if _, before := given.LoadOrStore(port, true); before {
+			continue
+		}
 		l, err := listener.Listen(ctx, "tcp", loopback(port))
 		if err != nil {
 			last = err
