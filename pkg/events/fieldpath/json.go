@@ -82,7 +82,8 @@ func (e *Editor) Apply(object []byte) ([]byte, error) {
 	if err := w.object(); err != nil {
 		return nil, fmt.Errorf("editing JSON: %w", err)
 	}
-	return append(w.out, object[w.from:]...), nil
+	w.copy(int64(len(object)))
+	return bytes.Clone(w.out), nil
 }
 
 // writer copies a text, but for what is edited.
@@ -98,13 +99,21 @@ type writer struct {
 var writers = sync.Pool{New: func() any { return &writer{decoder: jsontext.NewDecoder(&bytes.Buffer{})} }}
 
 func (w *writer) begin(e *Editor, text []byte) {
-	w.editor, w.text, w.buffer, w.out, w.from = e, text, *bytes.NewBuffer(text), make([]byte, 0, len(text)), 0
+	w.editor, w.text, w.buffer, w.out, w.from = e, text, *bytes.NewBuffer(text), slices.Grow(w.out[:0], len(text)), 0
 	w.decoder.Reset(&w.buffer, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
+// mostKept is what a writer keeps of the memory that it has written to. What is
+// given out has memory of its own, of just its size: what is removed, the
+// managed fields above all, would often take as much again.
+const mostKept = 64 << 10
+
 // done lets go of the texts.
 func (w *writer) done() {
-	w.editor, w.text, w.out, w.buffer = nil, nil, nil, bytes.Buffer{}
+	w.editor, w.text, w.buffer = nil, nil, bytes.Buffer{}
+	if cap(w.out) > mostKept {
+		w.out = nil
+	}
 	w.decoder.Reset(&w.buffer)
 	writers.Put(w)
 }
