@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -111,10 +112,7 @@ func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 // Collect tells the flows' series as they are.
 func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	m.mu.Lock()
-	flows := make(map[ID]*series, len(m.flows))
-	for id, s := range m.flows {
-		flows[id] = s
-	}
+	flows := maps.Clone(m.flows)
 	m.mu.Unlock()
 	for id, s := range flows {
 		s.collect(id, metrics)

@@ -48,6 +48,7 @@ type feed struct {
 	base    uint64 // all that the API server told after it is in the log
 	head    uint64 // all up to it has been put into the log
 	works   bool   // a watch was granted, and nothing is amiss
+	listed  bool   // a list has come before that
 	over    bool   // nothing more comes, and nobody may join
 	waiting bool   // the informer's goroutine waits for readers
 	caught  int    // readers that have taken everything
@@ -111,6 +112,9 @@ func (f *feed) add(ctx context.Context, e entry) {
 	}
 	if !f.await(ctx, fits) {
 		return
+	}
+	for _, r := range f.readers {
+		r.wary = false
 	}
 	e.left = len(f.readers)
 	f.entries = append(f.entries, e)
@@ -272,6 +276,7 @@ func (f *feed) dissolve() {
 	f.group.end(f)
 	f.free()
 	for _, r := range f.readers {
+		r.wary = true
 		r.wake()
 	}
 	f.stop()
@@ -326,6 +331,7 @@ func (f *feed) granted(resourceVersion string) {
 	}
 	f.works = true
 	for _, r := range f.readers {
+		r.wary = r.wary && !f.listed
 		r.wake() // there may be a better feed
 	}
 }
@@ -375,9 +381,14 @@ func (f *feed) Unchanged(ctx context.Context, o *object.Object) bool {
 
 // ListFinished implements Handler.
 func (f *feed) ListFinished(ctx context.Context, resourceVersion string) {
-	if r := f.lister(); r != nil {
-		r.handler.ListFinished(ctx, resourceVersion)
+	r := f.lister()
+	if r == nil {
+		return
 	}
+	r.handler.ListFinished(ctx, resourceVersion)
+	f.group.mu.Lock()
+	defer f.group.mu.Unlock()
+	f.listed = true
 }
 
 // CaughtUp implements Handler.
@@ -396,7 +407,7 @@ func (f *feed) CaughtUp(ctx context.Context) {
 // open tells whether others may join. The lock is held.
 func (f *feed) open() bool {
 	r := f.one()
-	return f.works && !f.over && (r == nil || !r.behind)
+	return f.works && !f.over && (r == nil || !r.behind && !r.wary)
 }
 
 // Busy implements Handler. Nobody asks a feed.

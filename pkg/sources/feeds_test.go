@@ -133,6 +133,10 @@ func (s *server) inform(ctx context.Context, f *feed, from Start) {
 		}
 		switch err := s.grant(position); {
 		case errors.Is(err, errGone):
+			// It is granted all the same, and the first that it brings is that.
+			f.Condition(nil)
+			f.granted(strconv.FormatUint(position, 10))
+			time.Sleep(time.Millisecond)
 			position = 0
 			continue
 		case err != nil:
@@ -563,7 +567,10 @@ func TestTroubleIsEverybodysOwn(t *testing.T) {
 		lists  int
 	}{
 		{"watch ends", "API servers end each watch after some minutes; nobody needs to know", func(s *server) { s.end(false) }, 1},
-		{"watch tells that history is gone", "a list, when what came before is taken", func(s *server) { s.expire(100) }, 2},
+		{"watch tells that history is gone", "a list, when what came before is taken", func(s *server) {
+			s.expire(100)
+			time.Sleep(time.Second)
+		}, 2},
 		{"server down", "a refused watch", func(s *server) {
 			s.end(true)
 			time.Sleep(10 * time.Second)
@@ -580,7 +587,7 @@ func TestTroubleIsEverybodysOwn(t *testing.T) {
 		}, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			crowded(t, func(t *testing.T, c *crowd) {
+			crowded(t, func(_ *testing.T, c *crowd) {
 				for range 4 {
 					c.follow(Start{})
 				}
@@ -592,7 +599,7 @@ func TestTroubleIsEverybodysOwn(t *testing.T) {
 				c.watches(1)
 				for i, f := range c.all {
 					if f.lists != test.lists || f.err != nil {
-						t.Errorf("%s: follower %d has heard %d lists and the condition %v, want %d and none", test.reason, i, f.lists, f.err, test.lists)
+						c.t.Errorf("%s: follower %d has heard %d lists and the condition %v, want %d and none", test.reason, i, f.lists, f.err, test.lists)
 					}
 				}
 			})
@@ -621,7 +628,7 @@ func TestSurveyIsNotShared(t *testing.T) {
 // order, and they end up with one watch.
 func TestFeedsAtRandom(t *testing.T) {
 	for seed := range uint64(200) {
-		crowded(t, func(t *testing.T, c *crowd) {
+		crowded(t, func(_ *testing.T, c *crowd) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			unblock := map[*follower]func(){}
 			for range 60 {

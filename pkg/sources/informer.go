@@ -75,7 +75,7 @@ func newInformer(lw toolscache.ListerWatcher, from Start, c Cluster, pick pick, 
 
 // RunWithContext lists and watches until ctx is done, and returns when none
 // of its goroutines is left and its watch is closed.
-func (i *Informer) RunWithContext(ctx context.Context) {
+func (i *Informer) RunWithContext(ctx context.Context) { //nolint:contextcheck // see running
 	if i.running != nil {
 		ctx = i.running
 	}

@@ -18,10 +18,14 @@ type reader struct {
 	position uint64 // all up to it was handed over; 0: a list is to be
 	behind   bool   // a survey was made, or is to be, and the watch has to catch up with it
 	alone    time.Time
-	feed     *feed  // that it reads, if any
-	next     uint64 // the number of the entry that it takes next
-	held     time.Duration
-	shown    uint64 // where it was when it last had the readers of other feeds look
+	// wary: a watch that it shared has ended in trouble. Until a watch of its own
+	// has brought something, or follows a list, it may end in the same: an API
+	// server grants a watch of which it has no history, and then says so.
+	wary  bool
+	feed  *feed  // that it reads, if any
+	next  uint64 // the number of the entry that it takes next
+	held  time.Duration
+	shown uint64 // where it was when it last had the readers of other feeds look
 }
 
 func newReader(from Start, handler Handler) *reader {
@@ -69,7 +73,7 @@ func (r *reader) start() Start {
 // mayShare tells whether the reader may go on with a feed that is not its own.
 // The lock is held.
 func (r *reader) mayShare() bool {
-	return r.position != 0 && !r.behind && !time.Now().Before(r.alone)
+	return r.position != 0 && !r.behind && !r.wary && !time.Now().Before(r.alone)
 }
 
 func (r *reader) wake() { wake(r.news) }

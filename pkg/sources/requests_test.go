@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,14 +26,17 @@ func TestRequestsTakeTurns(t *testing.T) {
 		t.Run(row.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := NewRequests()
-				var now, most atomic.Int64
+				var now atomic.Int64
+				var mu sync.Mutex
+				most := int64(0)
 				began := time.Now()
 				for range row.requests {
 					go func() {
 						defer r.turn(t.Context())()
 						n := now.Add(1)
-						for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
-						}
+						mu.Lock()
+						most = max(most, n)
+						mu.Unlock()
 						time.Sleep(row.takes)
 						now.Add(-1)
 					}()
@@ -41,8 +45,8 @@ func TestRequestsTakeTurns(t *testing.T) {
 				for now.Load() > 0 {
 					time.Sleep(time.Millisecond)
 				}
-				if most.Load() != row.most {
-					t.Errorf("%d at once, want %d", most.Load(), row.most)
+				if most != row.most {
+					t.Errorf("%d at once, want %d", most, row.most)
 				}
 				if all := time.Since(began).Truncate(10 * time.Millisecond); all != row.all {
 					t.Errorf("done after %v, want %v", all, row.all)
