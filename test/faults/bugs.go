@@ -59,7 +59,7 @@ var Bugs = []Bug{
 	},
 	{
 		"position ahead", "the position is that of the newest event, also during a list",
-		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows[i.key] = r\n", "\tif BUG && l.watches.of(i.key) != nil {\n\t\tl.watches.of(i.key).reach(r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows[i.key] = r\n",
+		"pkg/flow/ledger.go", "\tif !i.gone {\n\t\tl.rows.put(i.key, r)\n", "\tif BUG && l.watches.of(i.key) != nil {\n\t\tl.watches.of(i.key).reach(r.version)\n\t}\n\tif !i.gone {\n\t\tl.rows.put(i.key, r)\n",
 		[]string{"history compacted"}, 12,
 	},
 	{
@@ -69,7 +69,7 @@ var Bugs = []Bug{
 	},
 	{
 		"tombstone forgotten", "a watch that repeats itself brings the dead back",
-		"pkg/flow/ledger.go", "\t\tl.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}\n", "\t\tif !BUG {\n\t\t\tl.dead[r.Key] = tomb{r.UID, r.Version, r.Deselected}\n\t\t}\n",
+		"pkg/flow/ledger_journal.go", "\t\tl.dead.put(r.Key, died)\n", "\t\tif !BUG {\n\t\t\tl.dead.put(r.Key, died)\n\t\t}\n",
 		[]string{"bridge killed"}, 15,
 	},
 	{
@@ -79,7 +79,7 @@ var Bugs = []Bug{
 	},
 	{
 		"absence ignored", "what a list has not is not told to be deleted",
-		"pkg/flow/watcher.go", "return w.covers(key) && of.list != w.list && of.version <= version", "return !BUG && w.covers(key) && of.list != w.list && of.version <= version",
+		"pkg/flow/watcher.go", "return of.list != w.list && of.version <= version && w.covers(key)", "return !BUG && of.list != w.list && of.version <= version && w.covers(key)",
 		[]string{"history compacted", "crd recreated unseen"}, 6,
 	},
 	{
@@ -89,7 +89,7 @@ var Bugs = []Bug{
 	},
 	{
 		"drained too early", "a drain that was cut short counts as done",
-		"pkg/flow/run.go", "for _, left := range r.flow.ledger.upTo(absent) {", "for n, left := range r.flow.ledger.upTo(absent) {\n\t\tif BUG && n > 2 {\n\t\t\tr.flow.ledger.mu.Lock()\n\t\t\tdelete(r.flow.ledger.rows, left.key)\n\t\t\tr.flow.ledger.mu.Unlock()\n\t\t\tcontinue\n\t\t}",
+		"pkg/flow/run.go", "for left := range r.flow.ledger.upTo(absent) {", "n := 0\n\tfor left := range r.flow.ledger.upTo(absent) {\n\t\tif n++; BUG && n > 3 {\n\t\t\tr.flow.ledger.mu.Lock()\n\t\t\tr.flow.ledger.rows.delete(left.key)\n\t\t\tr.flow.ledger.mu.Unlock()\n\t\t\tcontinue\n\t\t}",
 		[]string{"crd recreated unseen"}, 6,
 	},
 	{
