@@ -315,6 +315,19 @@ func (f *follower) Condition(err error) {
 	f.err = err
 }
 
+// takes has it take so long for each change.
+func (f *follower) takes(pace time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pace = pace
+}
+
+func (f *follower) isBusy(busy bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy = busy
+}
+
 func (f *follower) block() (unblock func()) {
 	blocked := make(chan struct{})
 	f.mu.Lock()
@@ -483,8 +496,8 @@ func TestSlowFollowerLeaves(t *testing.T) {
 			crowded(t, func(_ *testing.T, c *crowd) {
 				slow, other, third := c.follow(Start{}), c.follow(Start{}), c.follow(Start{})
 				c.watches(1)
-				unblock := func() { slow.pace = 0 }
-				if slow.pace = pace; pace == 0 {
+				unblock := func() { slow.takes(0) }
+				if slow.takes(pace); pace == 0 {
 					unblock = slow.block()
 				}
 				c.server.write(1000)
@@ -513,16 +526,15 @@ func TestBusyFollowersAreNotHeldUp(t *testing.T) {
 	crowded(t, func(_ *testing.T, c *crowd) {
 		slow, other, third := c.follow(Start{}), c.follow(Start{}), c.follow(Start{})
 		c.watches(1)
-		other.busy, third.busy = true, true
+		other.isBusy(true)
+		third.isBusy(true)
 		unblock := slow.block()
 		c.server.write(1000)
 		time.Sleep(time.Minute)
 		if other.has(c.server.version) {
 			c.t.Error("one that is slow was left while nobody waited for it")
 		}
-		third.mu.Lock()
-		third.busy = false
-		third.mu.Unlock()
+		third.isBusy(false)
 		time.Sleep(slowPatience + 2*lookAgain)
 		c.at(other, third)
 		unblock()
@@ -651,10 +663,7 @@ func TestFeedsAtRandom(t *testing.T) {
 					}
 					unblock[f] = f.block()
 				case n == 12 && len(c.all) > 0:
-					f := c.all[random.IntN(len(c.all))]
-					f.mu.Lock()
-					f.pace = time.Duration(random.IntN(3)) * 5 * time.Millisecond
-					f.mu.Unlock()
+					c.all[random.IntN(len(c.all))].takes(time.Duration(random.IntN(3)) * 5 * time.Millisecond)
 				case n == 13:
 					c.server.end(random.IntN(2) == 0)
 				case n == 14:
