@@ -18,7 +18,7 @@ const (
 )
 
 // saver knows what of a run has to be recorded, and when. It belongs to
-// deliver, and to finish after that.
+// deliver, whose calls follow one another, and to finish after that.
 type saver struct {
 	rows map[string]journal.Row // that no event in the journal's place tells, by key
 	// digestsStay: rows may have their digest.
