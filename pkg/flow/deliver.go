@@ -25,20 +25,27 @@ const (
 )
 
 // deliver takes batches from the queue, one at a time, and hands each to the
-// sink until it is durable. Only then does the ledger know of it.
-func (r *Run) deliver() {
+// sink until it is durable. Only then does the ledger know of it. It returns
+// when there is nothing to deliver and nothing to save, and tells whether that
+// is the end: the queue has it called again otherwise, when there is something.
+// So a flow that is idle has no goroutine for it.
+func (r *Run) deliver() (over bool) {
 	for {
-		batch, open := r.queue.take(r.delivering, r.saver.wake(), batchEvents, batchBytes)
+		wake := r.saver.wake()
+		if wake == nil && r.queue.rest() {
+			return false
+		}
+		batch, open := r.queue.take(r.delivering, wake, batchEvents, batchBytes)
 		if !open {
-			return
+			return true
 		}
 		if len(batch) > 0 {
 			if r.unanswered = r.deliverBatch(batch); len(r.unanswered) > 0 {
-				return
+				return true
 			}
 		}
 		if r.saver.due() && !r.save(r.delivering) {
-			return
+			return true
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (m *Memory) share() int {
 
 // queue is where items wait for delivery, in order, bounded by bytes and by
 // count. What has been taken counts until it is released. One goroutine adds,
-// one takes.
+// one at a time takes.
 type queue struct {
 	memory *Memory
 
@@ -123,6 +123,10 @@ type queue struct {
 	bytes  int // of both
 	orders uint64
 	closed bool
+	// taker takes, in a goroutine of its own while taking is set; nil: nobody
+	// does yet.
+	taker  func()
+	taking bool
 	// added and freed each hold a token for the one goroutine that waits for
 	// them, which looks again when it gets it.
 	added, freed chan struct{}
@@ -142,6 +146,37 @@ func (q *queue) discard() {
 	q.memory.held.Add(-int64(q.bytes))
 	q.bytes = 0
 	q.memory.queues.Add(-1)
+}
+
+// serve has taker called in a goroutine of its own, now and whenever there is
+// something to take after it has gone to rest. What one call did happens before
+// the next.
+func (q *queue) serve(taker func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taker = taker
+	q.call()
+}
+
+// call has what was added taken. The lock is held.
+func (q *queue) call() {
+	if q.taking {
+		signal(q.added)
+		return
+	}
+	if q.taker != nil {
+		q.taking = true
+		go q.taker()
+	}
+}
+
+// rest is for the taker, which has to return if it is so: there is nothing to
+// take, and more may come.
+func (q *queue) rest() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taking = len(q.items) > 0 || q.closed
+	return !q.taking
 }
 
 func signal(c chan struct{}) {
@@ -187,7 +222,7 @@ func (q *queue) add(i item) {
 	if i.event != nil {
 		q.events++
 	}
-	signal(q.added)
+	q.call()
 }
 
 // mark says how far the flow has come with all that was added so far. It
@@ -201,7 +236,7 @@ func (q *queue) mark(p progress) {
 	}
 	q.orders++
 	q.items = append(q.items, item{progress: p, order: q.orders})
-	signal(q.added)
+	q.call()
 }
 
 // take waits for items and returns a batch of them, at most that many and
@@ -258,12 +293,13 @@ func (q *queue) release(items, rest []item) {
 	signal(q.freed)
 }
 
-// close says that nothing more is added.
+// close says that nothing more is added. A taker that rests is called once
+// more, and finds that out.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	signal(q.added)
+	q.call()
 }
 
 // waiting is how many events are not durable yet, and since when the oldest

@@ -282,10 +282,11 @@ func (r *Run) run(follow bool) {
 		return
 	}
 	delivered := make(chan struct{})
-	go func() {
-		defer close(delivered)
-		r.deliver()
-	}()
+	r.queue.serve(func() {
+		if r.deliver() {
+			close(delivered)
+		}
+	})
 	if follow {
 		r.follow()
 	}

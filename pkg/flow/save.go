@@ -18,7 +18,7 @@ const (
 )
 
 // saver knows what of a run has to be recorded, and when. It belongs to
-// deliver, and to finish after that.
+// deliver, whose calls follow one another, and to finish after that.
 type saver struct {
 	rows map[string]journal.Row // that no event in the journal's place tells, by key
 	// digestsStay: rows may have their digest.
@@ -85,7 +85,10 @@ func (s *saver) wake() <-chan time.Time {
 	if !s.dirty && s.snapshot == nil {
 		return nil
 	}
-	wait := max(0, saveEvery-time.Since(s.last))
+	wait := saveEvery // for the snapshot
+	if s.dirty {
+		wait = max(0, saveEvery-time.Since(s.last))
+	}
 	if s.timer == nil {
 		s.timer = time.NewTimer(wait)
 	} else {

@@ -112,6 +112,16 @@ var Bugs = []Bug{
 		"pkg/flow/watcher.go", "s.known.uid != seen.uid, s.known.version != seen.version,", "s.known.uid != seen.uid, !BUG && s.known.version != seen.version,",
 		[]string{"history compacted"}, 6,
 	},
+	{
+		"shared without history", "flows that share a watch go on sharing when it has no history, and never list",
+		"pkg/sources/feed.go", "\t\tr.wary = true\n", "\t\tr.wary = !BUG\n",
+		[]string{"history compacted"}, 10,
+	},
+	{
+		"joined without the log", "a flow that goes on with another's watch misses what that one has read ahead",
+		"pkg/sources/feed.go", "f.entries[r.next-1-f.first].version > r.position {", "!BUG && f.entries[r.next-1-f.first].version > r.position {",
+		[]string{"bridge killed", "api line"}, 20,
+	},
 }
 
 const bugVariable = "BRIDGE_BUG"
