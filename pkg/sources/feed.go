@@ -188,23 +188,18 @@ func (f *feed) wait(ctx context.Context, atMost time.Duration) {
 	f.waiting = false
 }
 
-// slow are the readers that are furthest behind while others have taken
+// slow are the readers that have something to take while others have taken
 // everything. It tells whether they are waited for: those others may still be
 // busy with what they have. The lock is held.
 func (f *feed) slow() (slow []*reader, waitedFor bool) {
-	if f.caught == 0 || f.drained() {
+	if f.caught == 0 {
 		return nil, false
 	}
-	least := f.end()
 	for _, r := range f.readers {
-		if r.next < least {
-			least, slow = r.next, slow[:0]
-		}
-		switch {
-		case r.next == f.end():
-			waitedFor = waitedFor || !r.handler.Busy()
-		case r.next == least:
+		if r.next < f.end() {
 			slow = append(slow, r)
+		} else {
+			waitedFor = waitedFor || !r.handler.Busy()
 		}
 	}
 	return slow, waitedFor
@@ -222,6 +217,7 @@ func (f *feed) attach(r *reader) {
 		f.caught++
 	}
 	f.readers = append(f.readers, r)
+	f.free() // one that waits for the others has to see that this one waits as well
 }
 
 // detach takes a reader away, with what it has not taken. The lock is held.
@@ -388,6 +384,9 @@ func (f *feed) ListFinished(ctx context.Context, resourceVersion string) {
 	r.handler.ListFinished(ctx, resourceVersion)
 	f.group.mu.Lock()
 	defer f.group.mu.Unlock()
+	// The first list of one that is behind is its survey. After another, which
+	// tells everything, there is nothing that a watch has to catch up with.
+	r.behind = r.behind && !f.listed
 	f.listed = true
 }
 
@@ -407,7 +406,7 @@ func (f *feed) CaughtUp(ctx context.Context) {
 // open tells whether others may join. The lock is held.
 func (f *feed) open() bool {
 	r := f.one()
-	return f.works && !f.over && (r == nil || !r.behind && !r.wary)
+	return f.works && !f.over && (r == nil || r.mayShare())
 }
 
 // Busy implements Handler. Nobody asks a feed.

@@ -134,6 +134,7 @@ func (s *server) inform(ctx context.Context, f *feed, from Start) {
 		switch err := s.grant(position); {
 		case errors.Is(err, errGone):
 			// It is granted all the same, and the first that it brings is that.
+			survey = false
 			f.Condition(nil)
 			f.granted(strconv.FormatUint(position, 10))
 			time.Sleep(time.Millisecond)
@@ -542,6 +543,58 @@ func TestBusyFollowersAreNotHeldUp(t *testing.T) {
 	})
 }
 
+// TestJoiningABlockedFeed: one that joins a watch whose only other reader is
+// blocked, and which waits for that one, gets on all the same.
+func TestJoiningABlockedFeed(t *testing.T) {
+	crowded(t, func(_ *testing.T, c *crowd) {
+		blocked := c.follow(Start{})
+		c.follow(Start{})
+		c.watches(1)
+		unblock := blocked.block()
+		c.server.write(1)
+		c.at(c.all[1])
+		c.stops[1]()
+		c.server.end(false) // the next watch waits until all is taken
+		synctest.Wait()
+		late := c.follow(Start{Position: "101"})
+		synctest.Wait()
+		if g := c.feeds.groups[selected{}]; len(g.feeds) != 1 || len(g.feeds[0].readers) != 2 {
+			c.t.Fatal("the late one has not joined")
+		}
+		time.Sleep(slowPatience + lookAgain)
+		c.server.write(10)
+		c.at(late)
+		unblock()
+		c.at(blocked, late)
+	})
+}
+
+// TestSlowOnesLeaveTogether: several that are blocked at different places have
+// the others wait no longer than one.
+func TestSlowOnesLeaveTogether(t *testing.T) {
+	crowded(t, func(_ *testing.T, c *crowd) {
+		for range 5 {
+			c.follow(Start{})
+		}
+		c.watches(1)
+		other := c.all[4]
+		var unblock []func()
+		for _, f := range c.all[:4] {
+			unblock = append(unblock, f.block())
+			c.server.write(1)
+			c.at(other)
+		}
+		c.server.end(false) // the next watch waits until all is taken
+		time.Sleep(slowPatience + lookAgain)
+		c.server.write(1)
+		c.at(other)
+		for _, f := range unblock {
+			f()
+		}
+		c.at(c.all...)
+	})
+}
+
 // TestAllBlocked: where nobody takes anything nobody is sent away, and the one
 // watch is not read on.
 func TestAllBlocked(t *testing.T) {
@@ -632,6 +685,24 @@ func TestSurveyIsNotShared(t *testing.T) {
 		c.watches(1)
 		if c.server.opened != 2 {
 			c.t.Errorf("%d watches were opened, want 2", c.server.opened)
+		}
+	})
+}
+
+// TestSurveyWithoutHistory: a survey whose watch has no history is followed by a
+// list that tells everything, and then by what is shared.
+func TestSurveyWithoutHistory(t *testing.T) {
+	crowded(t, func(_ *testing.T, c *crowd) {
+		c.server.write(10)
+		c.server.compact()
+		f := c.follow(Start{Position: "105", Survey: true})
+		time.Sleep(time.Second)
+		c.follow(Start{})
+		c.server.write(1)
+		c.at(c.all...)
+		c.watches(1)
+		if f.lists != 1 {
+			c.t.Errorf("%d lists beside the survey, want 1", f.lists)
 		}
 	})
 }
