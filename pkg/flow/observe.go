@@ -68,7 +68,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 	if s.news || same && s.known.version == seen.version && !r.past.has(key, seen) {
 		r.past.keep(key, seen, visible)
 	}
-	if !s.news && inList && same && s.known.digest == (changes.Digest{}) && s.known.version == seen.version && r.target.Rules.changes != nil {
+	if !s.news && inList && same && s.known.digest == (changes.Digest{}) && s.known.version == seen.version && r.target.Rules.learns() {
 		r.flow.ledger.learn(key, seen, r.target.Rules.digest(o))
 	}
 	owed := w.resync != 0 && same && !s.known.is(resent)

@@ -142,5 +142,10 @@ func (r *Rules) digest(o *object.Object) changes.Digest {
 	return r.changes.Digest(o.JSON)
 }
 
+// learns tells whether a version that is known, and of which no digest is, may
+// be taken for the one that later ones are compared with. It may be one that
+// `when` kept back, and those are compared with the one before.
+func (r *Rules) learns() bool { return r.changes != nil && r.when == nil }
+
 // digestsStay tells whether digests may leave the process.
 func (r *Rules) digestsStay() bool { return r.changes != nil && r.changes.Durable() }

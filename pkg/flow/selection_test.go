@@ -434,6 +434,12 @@ func TestFilters(t *testing.T) {
 				r.Changed(ctx, ready("a", 12, 2, false))
 				r.Changed(ctx, ready("a", 13, 2, true))
 			}, []string{"updated ns/a@11", "updated ns/a@13"}},
+		{"also where a list comes by before",
+			rulesFor(t, func(o *RuleOptions) { o.SpecOnly, o.When = true, "object.status.ready" }), func(r *Run) {
+				list(ctx, r, 10, ready("a", 5, 1, false))
+				list(ctx, r, 20, ready("a", 5, 1, false))
+				r.Changed(ctx, ready("a", 21, 1, true))
+			}, []string{"updated ns/a@21"}},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			h := newHarness(t)
