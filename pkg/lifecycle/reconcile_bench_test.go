@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"testing"
 
@@ -35,7 +34,7 @@ func BenchmarkReconcile(b *testing.B) {
 					Sinks:  map[string]sinks.Sink{"s": unused{}},
 				},
 				Flows: flow.Environment{
-					Cluster: "bench", Memory: flow.NewMemory(1), Metrics: flow.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+					Cluster: "bench", Memory: flow.NewMemory(1), Metrics: flow.NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
 				},
 				Backoff: DefaultBackoff(), Log: slog.New(slog.DiscardHandler),
 			})

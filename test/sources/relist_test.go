@@ -295,7 +295,7 @@ func TestCompactedWhileListing(t *testing.T) {
 	var once sync.Once
 	newer := ""
 	r.asked = func(context.Context, string) {
-		once.Do(func() {
+		once.Do(func() { //nolint:contextcheck // the test's own
 			newer = w.touch(t, w.objects, "o00000").GetResourceVersion()
 			if err := w.cp.Compact(t.Context()); err != nil {
 				t.Error(err)
@@ -421,7 +421,7 @@ func TestOddAPIServers(t *testing.T) {
 			r := versioned{newRecorder()}
 			r.known = known
 			var once sync.Once
-			r.asked = func(context.Context, string) { once.Do(func() { w.touch(t, w.objects, "o00000") }) }
+			r.asked = func(context.Context, string) { once.Do(func() { w.touch(t, w.objects, "o00000") }) } //nolint:contextcheck // the test's own
 			c, m := metered(t, w.cp.Admin())
 			m.rewrite = func(r *http.Request) {
 				query := r.URL.Query()
