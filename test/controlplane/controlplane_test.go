@@ -181,7 +181,10 @@ func TestMetric(t *testing.T) {
 		}
 		return nil
 	})
-	for _, name := range []string{"no_such_metric", "apiserver_request_duration_seconds"} {
+	if seconds, err := cp.Metric(ctx, "apiserver_request_duration_seconds", nil); err != nil || seconds <= 0 {
+		t.Errorf("requests took %v seconds in all, %v", seconds, err)
+	}
+	for _, name := range []string{"no_such_metric", "go_gc_duration_seconds"} { // there is none, and a summary
 		if _, err := cp.Metric(ctx, name, nil); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want an error that names it", name, err)
 		}
