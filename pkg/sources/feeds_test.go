@@ -116,7 +116,7 @@ func (s *server) open(f *feed, from Start) error {
 
 func (s *server) inform(ctx context.Context, f *feed, from Start) {
 	position, _ := strconv.ParseUint(from.Position, 10, 64)
-	survey := from.Survey
+	survey, behind := from.Survey, false
 	for ctx.Err() == nil {
 		if position == 0 || survey {
 			version, err := s.list(ctx, f)
@@ -127,6 +127,7 @@ func (s *server) inform(ctx context.Context, f *feed, from Start) {
 			if position == 0 {
 				position = version
 			}
+			survey, behind = false, survey // once, whatever becomes of the watch
 		}
 		if f.beforeWatch(ctx) != nil {
 			return
@@ -134,7 +135,7 @@ func (s *server) inform(ctx context.Context, f *feed, from Start) {
 		switch err := s.grant(position); {
 		case errors.Is(err, errGone):
 			// It is granted all the same, and the first that it brings is that.
-			survey = false
+			behind = false
 			f.Condition(nil)
 			f.granted(strconv.FormatUint(position, 10))
 			time.Sleep(time.Millisecond)
@@ -147,8 +148,8 @@ func (s *server) inform(ctx context.Context, f *feed, from Start) {
 		}
 		f.Condition(nil)
 		f.granted(strconv.FormatUint(position, 10))
-		if survey {
-			survey = false
+		if behind {
+			behind = false
 			f.CaughtUp(ctx)
 		}
 		position = s.watch(ctx, f, position)
@@ -414,6 +415,19 @@ func (c *crowd) at(who ...*follower) {
 	}
 }
 
+// feed tells how many read the only feed, and what it holds.
+func (c *crowd) feed() (readers, held int) {
+	c.t.Helper()
+	g := c.feeds.join(selected{})
+	defer c.feeds.quit(g)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.feeds) != 1 {
+		c.t.Fatalf("there are %d feeds, want 1", len(g.feeds))
+	}
+	return len(g.feeds[0].readers), g.feeds[0].bytes
+}
+
 func crowded(t *testing.T, test func(t *testing.T, c *crowd)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -558,8 +572,8 @@ func TestJoiningABlockedFeed(t *testing.T) {
 		synctest.Wait()
 		late := c.follow(Start{Position: "101"})
 		synctest.Wait()
-		if g := c.feeds.groups[selected{}]; len(g.feeds) != 1 || len(g.feeds[0].readers) != 2 {
-			c.t.Fatal("the late one has not joined")
+		if readers, _ := c.feed(); readers != 2 {
+			c.t.Fatalf("the feed has %d readers; the late one has not joined", readers)
 		}
 		time.Sleep(slowPatience + lookAgain)
 		c.server.write(10)
@@ -610,8 +624,7 @@ func TestAllBlocked(t *testing.T) {
 		c.server.write(10_000)
 		time.Sleep(time.Hour)
 		c.watches(1)
-		g := c.feeds.groups[selected{}]
-		if held := g.feeds[0].bytes; held > logBytes {
+		if _, held := c.feed(); held > logBytes {
 			c.t.Errorf("%d bytes are held, want at most %d", held, logBytes)
 		}
 		for _, f := range unblock {
