@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,6 +39,7 @@ type config struct {
 	kubeconfig string
 	body       string // routes and sinks
 	env        []string
+	binary     string // another than the one under test
 }
 
 // startBridge runs the bridge until the test ends.
@@ -60,7 +62,7 @@ func newBridge(t *testing.T, c config) *bridge {
 	}
 	b := &bridge{server: "http://" + server, health: "http://" + health, config: path}
 	b.Process = process.New(process.Command{
-		Name: "bridge", Path: bridgePath,
+		Name: "bridge", Path: cmp.Or(c.binary, bridgePath),
 		Args:    []string{"run", "--config", path, "--kubeconfig", c.kubeconfig},
 		Env:     c.env,
 		LogFile: filepath.Join(t.ArtifactDir(), "bridge.log"),
