@@ -158,3 +158,31 @@ func TestPageIsText(t *testing.T) {
 		t.Errorf("content security policy %q", policy)
 	}
 }
+
+// TestValuesAreText shows that no value can bring markup with it, whatever its
+// type, neither as text nor in an attribute.
+func TestValuesAreText(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		part  markup
+		value any
+		want  string
+	}{
+		{"text", "<b>%s</b>", `<i>&</i>`, "<b>&lt;i&gt;&amp;&lt;/i&gt;</b>"},
+		{"the end of an attribute", `<b title="%s">`, `" onload="x`, `<b title="&#34; onload=&#34;x">`},
+		{"in single quotes", `<b title='%s'>`, `' onload='x`, `<b title='&#39; onload=&#39;x'>`},
+		{"a verb is not one in a value", "<b>%s</b>", "%d 100%", "<b>%d 100%</b>"},
+		{"a string type", "%s", flow.State("<i>"), "&lt;i&gt;"},
+		{"an error", "%v", errors.New("<i>"), "&lt;i&gt;"},
+		{"a list", "%v", []string{"<i>"}, "[&lt;i&gt;]"},
+		{"markup too, where it is a value", "%s", markup("<i>"), "&lt;i&gt;"},
+		{"a number, formatted", "%.1f", 0.25, "0.2"},
+		{"a number of another type is text", "%s", int64(7), "7"},
+	} {
+		var w htmlWriter
+		w.put(row.part, row.value)
+		if got := w.out.String(); got != row.want {
+			t.Errorf("%s: %s, not %s", row.why, got, row.want)
+		}
+	}
+}
