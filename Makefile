@@ -35,6 +35,18 @@ help: ## Say what there is
 build: ## Build bin/bridge, with its version in it
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bridge ./cmd/bridge
 
+# Whoever calls methods by names that are known only at run time, as text/template
+# and html/template do, has the linker keep every exported method of every type in
+# the program. The linker tells of such a caller where it tells what keeps what.
+.PHONY: methods-check
+methods-check: ## Fail if the linker has to keep methods that nobody calls
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -dumpdep' -o "$$dir/bridge" ./cmd/bridge >"$$dir/kept" 2>&1; \
+	grep -q '^main\.main -> ' "$$dir/kept" || { echo "make methods-check: the linker does not tell what main.main keeps" >&2; exit 1; }; \
+	if grep -- '-> .*<ReflectMethod>' "$$dir/kept" >&2; then \
+		echo "make methods-check: these call methods by name, or are kept because something does; the executable has $$(stat -c %s "$$dir/bridge") bytes" >&2; exit 1; \
+	fi
+
 .PHONY: generate
 generate: ## Make the JSON Schema and the key tables of the configuration anew, from the structs
 	go generate ./pkg/config
