@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -39,8 +40,10 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 		return err
 	}
 	loggers := newLoggers(c.Log, stderr)
+	defer loggers.repeats.Flush()
 	log := loggers.logger
 	// What the libraries log goes the same way as what we log.
+	slog.SetDefault(slog.New(quietStop{log.Handler()}))
 	libraries := logr.FromSlogHandler(quietStop{log.Handler()})
 	ctrl.SetLogger(libraries)
 	klog.SetLogger(libraries)

@@ -5,22 +5,34 @@ import (
 	"io"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
+	"github.com/crbridge/crbridge/internal/repeat"
 	"github.com/crbridge/crbridge/pkg/config"
 )
 
 // loggers are what the bridge logs with. Level and format can change while it
 // does.
 type loggers struct {
-	level  slog.LevelVar
-	json   atomic.Bool
-	logger *slog.Logger
+	level   slog.LevelVar
+	json    atomic.Bool
+	repeats *repeat.Handler
+	logger  *slog.Logger
+}
+
+// summed is how warnings and errors that repeat are summed up. A change of
+// state is told in any case: it is what people look for.
+var summed = repeat.Options{
+	Level: slog.LevelWarn, Window: time.Minute, Lines: 1000,
+	Varying: []string{"object", "id", "bytes", "events", "subject", "reconcileID"},
+	Always:  []string{"state"},
 }
 
 func newLoggers(c config.Log, w io.Writer) *loggers {
 	l := &loggers{}
 	options := &slog.HandlerOptions{Level: &l.level}
-	l.logger = slog.New(eitherHandler{&l.json, slog.NewTextHandler(w, options), slog.NewJSONHandler(w, options)})
+	l.repeats = repeat.New(eitherHandler{&l.json, slog.NewTextHandler(w, options), slog.NewJSONHandler(w, options)}, summed)
+	l.logger = slog.New(l.repeats)
 	l.set(c)
 	return l
 }
