@@ -37,6 +37,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	file := newContents(path) // before it is read, lest a change go unnoticed
 	c, err := loadConfig(path, environ)
 	if err != nil {
+		lastOf(ctx, kubeconfig, environ, "ConfigurationRejected", err)
 		return err
 	}
 	loggers := newLoggers(c.Log, stderr)
@@ -82,10 +83,12 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	var beside sync.WaitGroup
 	beside.Go(func() { b.crds.probe(ctx) })
 	beside.Go(func() { b.reloader.run(ctx, file) })
+	beside.Go(func() { b.recorder.follow(ctx, b.status.Flows, b.sinks.All) })
 	if err := runManager(ctx, b); err != nil {
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
 		failpoint.Here(failpoint.AfterLostLease)
+		b.recorder.last(ctx, "BridgeEnded", err)
 		return err
 	}
 	select {

@@ -50,6 +50,7 @@ type parts struct {
 	// sinks are those that there are now; the reloader changes them.
 	sinks    *sinks.Set
 	reloader *reloader
+	recorder *recorder // nil where there is no pod
 }
 
 // wiring is what the bridge is put together from.
@@ -115,13 +116,12 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	recorder, err := newRecorder(cluster, w.environ)
-	if err != nil {
+	if b.recorder, err = newRecorder(cluster, w.environ, log); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
 	b.reloader = newReloader(w.path, w.environ, c, registry)
 	b.reloader.log, b.reloader.loggers, b.reloader.supervisor = log, w.loggers, supervisor
-	b.reloader.sinks, b.reloader.metrics, b.reloader.recorder = b.sinks, metrics, recorder
+	b.reloader.sinks, b.reloader.metrics, b.reloader.recorder = b.sinks, metrics, b.recorder
 	b.reloader.state = open[c.State.Sink]
 	b.status = &status.Bridge{
 		Cluster: c.Cluster, Configuration: b.reloader.Configuration, Sinks: b.sinks.All,
@@ -201,9 +201,7 @@ func visiting(c *config.Config, sink string) sinks.Environment {
 
 // close lets go of what was opened, whether or not ctx is done.
 func (b *parts) close(ctx context.Context) error {
-	if b.reloader != nil {
-		b.reloader.recorder.close()
-	}
+	b.recorder.close()
 	return closeAll(ctx, b.sinks.All())
 }
 

@@ -51,7 +51,7 @@ func Objects(o Options) []any {
 	for _, namespace := range slices.Sorted(maps.Keys(in)) {
 		objects = append(objects, o.namespaced(namespace, name, in[namespace].rules())...)
 	}
-	own := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}}
+	own := rbacv1.PolicyRule{APIGroups: []string{"events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}}
 	election := o.Config.LeaderElection
 	if !election.Enabled {
 		return append(objects, o.namespaced(o.Namespace, nameOwn, []rbacv1.PolicyRule{own})...)
@@ -62,13 +62,15 @@ func Objects(o Options) []any {
 		// the request is authorized.
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{election.Name}, Verbs: []string{"get", "update"}},
-		own, // who became the leader is an Event on the Lease
+		// Who became the leader is an Event on the Lease, which client-go writes
+		// through the older of the two APIs.
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+	}
+	if namespace == o.Namespace {
+		return append(objects, o.namespaced(namespace, nameOwn, append(leases, own))...)
 	}
 	objects = append(objects, o.namespaced(namespace, nameOwn, leases)...)
-	if namespace != o.Namespace {
-		objects = append(objects, o.namespaced(o.Namespace, nameOwn, []rbacv1.PolicyRule{own})...)
-	}
-	return objects
+	return append(objects, o.namespaced(o.Namespace, nameOwn, []rbacv1.PolicyRule{own})...)
 }
 
 // resources are names of resources by their group.

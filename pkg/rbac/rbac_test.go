@@ -39,7 +39,7 @@ func TestObjects(t *testing.T) {
 	there := []CRD{{"orders.shop.example.com", true}, {"regions.shop.example.com", false}, {"notes.text.example.com", true}}
 	const crds = "crbridge: get,list,watch apiextensions.k8s.io/customresourcedefinitions[]"
 	bound := "ClusterRole crbridge to ns/sa"
-	own := []string{"ns/crbridge-own: create,patch /events[]", "ns/Role crbridge-own to ns/sa"}
+	own := []string{"ns/crbridge-own: create,patch events.k8s.io/events[]", "ns/Role crbridge-own to ns/sa"}
 	for _, row := range []struct {
 		why    string
 		routes []config.Route
@@ -75,7 +75,7 @@ func TestObjects(t *testing.T) {
 		{"an election", []config.Route{{CRDs: []config.CRDPattern{"orders.shop.example.com"}}}, config.LeaderElection{Enabled: true, Name: "lease"},
 			[]string{
 				crds, "crbridge: list,watch shop.example.com/orders[]", bound, "ns/crbridge-own: create coordination.k8s.io/leases[]",
-				"ns/crbridge-own: get,update coordination.k8s.io/leases[lease]", "ns/crbridge-own: create,patch /events[]", "ns/Role crbridge-own to ns/sa",
+				"ns/crbridge-own: get,update coordination.k8s.io/leases[lease]", "ns/crbridge-own: create,patch /events[]", "ns/crbridge-own: create,patch events.k8s.io/events[]", "ns/Role crbridge-own to ns/sa",
 			}},
 		{"an election elsewhere", []config.Route{{CRDs: []config.CRDPattern{"orders.shop.example.com"}}}, config.LeaderElection{Enabled: true, Name: "lease", Namespace: "other"},
 			append([]string{

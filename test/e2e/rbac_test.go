@@ -17,6 +17,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 )
@@ -95,7 +96,7 @@ func (r *rights) each(f func(what string, verb string, rule *rbacv1.PolicyRule))
 		for n := range r.clusterRoles[i].Rules {
 			rule := &r.clusterRoles[i].Rules[n]
 			for _, verb := range slices.Clone(rule.Verbs) {
-				f(verb+" "+rule.Resources[0], verb, rule)
+				f(verb+" "+resourceOf(rule), verb, rule)
 			}
 		}
 	}
@@ -103,10 +104,14 @@ func (r *rights) each(f func(what string, verb string, rule *rbacv1.PolicyRule))
 		for n := range r.roles[i].Rules {
 			rule := &r.roles[i].Rules[n]
 			for _, verb := range slices.Clone(rule.Verbs) {
-				f(verb+" "+rule.Resources[0]+" in a namespace", verb, rule)
+				f(verb+" "+resourceOf(rule)+" in a namespace", verb, rule)
 			}
 		}
 	}
+}
+
+func resourceOf(rule *rbacv1.PolicyRule) string {
+	return schema.GroupResource{Group: rule.APIGroups[0], Resource: rule.Resources[0]}.String()
 }
 
 // apply grants the rights.
@@ -172,7 +177,7 @@ func TestRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := newBridge(t, config{kubeconfig: sa.Kubeconfig, body: body(account)})
+		b := newBridge(t, config{kubeconfig: sa.Kubeconfig, body: body(account), env: []string{"POD_NAME=" + account, "POD_NAMESPACE=rights"}})
 		granted := printedRights(t, b.config, w.cp.AdminKubeconfig(), "rights", account)
 		less(granted)
 		granted.apply(t, client)
@@ -205,7 +210,7 @@ func TestRights(t *testing.T) {
 	var all []string
 	whole := printedRights(t, b.config, w.cp.AdminKubeconfig(), "rights", "enough")
 	whole.each(func(what, _ string, _ *rbacv1.PolicyRule) { all = append(all, what) })
-	if len(all) != 14 {
+	if len(all) != 16 {
 		t.Errorf("%d rights: %q", len(all), all)
 	}
 	for i := range all {
@@ -224,7 +229,11 @@ func TestRights(t *testing.T) {
 				})
 				r.withoutEmpty()
 			})
-			if all[i] == "get customresourcedefinitions" {
+			switch all[i] {
+			case "create events.events.k8s.io in a namespace":
+				b.waitState(t, wild.name, "wild", "running")
+				b.rewrite(t, "routes: 1\n") // an Event on the pod says that it is bad
+			case "get customresourcedefinitions.apiextensions.k8s.io":
 				// It is asked for a CRD that is new, or gone.
 				b.waitState(t, wild.name, "wild", "running")
 				more := newKind(t, w.cp.Admin())
