@@ -59,11 +59,11 @@ func (s *Supervisor) handOver(ctx context.Context, name string, keeper sinks.Kee
 		forgotten, err := keeper.Forget(ctx, kept, time.Now().Add(-keptFor))
 		switch {
 		case err != nil:
-			s.options.Log.Debug("ledger of a flow that no route selects stays", "flow", kept.String(), "sink", name, "error", err)
+			s.options.Log.Debug("ledger of a flow that no route selects stays", "crd", kept.CRD, "route", kept.Route, "sink", kept.Sink, "keeper", name, "error", err)
 		case forgotten:
-			s.options.Log.Info("ledger forgotten: no route has selected the flow for a week", "flow", kept.String(), "sink", name)
+			s.options.Log.Info("ledger forgotten: no route has selected the flow for a week", "crd", kept.CRD, "route", kept.Route, "sink", kept.Sink, "keeper", name)
 		default:
-			s.options.Log.Info("ledger kept of a flow that no route selects, for a week after it was written last", "flow", kept.String(), "sink", name)
+			s.options.Log.Info("ledger kept of a flow that no route selects, for a week after it was written last", "crd", kept.CRD, "route", kept.Route, "sink", kept.Sink, "keeper", name)
 		}
 	}
 	select {

@@ -88,7 +88,7 @@ func (p *streamPublisher) ready(ctx context.Context) (*session, facts, error) {
 func (p *streamPublisher) void(why string) error {
 	p.claimed = false
 	p.sink.log.Warn("stream is not what it was; the ledger is rebuilt from what there is",
-		"flow", p.flow.String(), "stream", p.sink.jetstream.Stream, "reason", why)
+		"crd", p.flow.CRD, "route", p.flow.Route, "stream", p.sink.jetstream.Stream, "reason", why)
 	return journal.ErrReplaced
 }
 
@@ -145,10 +145,10 @@ func (p *streamPublisher) takeOver(ctx context.Context, ses *session, f facts, i
 	}
 	if !r.claimed && !r.restored && r.replaced {
 		p.sink.log.Warn("stream is not what it was; this is a new start: all that is there is told of as existing",
-			"flow", p.flow.String(), "stream", p.sink.jetstream.Stream, "reason", "it was created anew while no bridge ran")
+			"crd", p.flow.CRD, "route", p.flow.Route, "stream", p.sink.jetstream.Stream, "reason", "it was created anew while no bridge ran")
 	}
 	if gap := r.gap(); gap != "" {
-		p.sink.log.Warn("ledger may be incomplete", "flow", p.flow.String(), "reason", gap)
+		p.sink.log.Warn("ledger may be incomplete", "crd", p.flow.CRD, "route", p.flow.Route, "reason", gap)
 	}
 	return journal.Claim{State: r.state, Known: r.claimed || r.restored, Requested: requested, Gap: r.gap()}, nil
 }
@@ -392,7 +392,7 @@ func (r *restoration) without(ctx context.Context, ref snapshotRef, err error) e
 	r.denied = r.denied || denied
 	r.newest = false
 	r.failed = fmt.Sprintf("snapshot %s cannot be used: %s", name, words(err))
-	r.p.sink.log.Warn("ledger is rebuilt from the stream", "flow", r.p.flow.String(), "reason", r.failed)
+	r.p.sink.log.Warn("ledger is rebuilt from the stream", "crd", r.p.flow.CRD, "route", r.p.flow.Route, "reason", r.failed)
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (p *streamPublisher) purge(ctx context.Context, ses *session, options ...je
 		err = stream.Purge(ctx, options...)
 	}
 	if err != nil {
-		p.sink.log.Debug("old control messages stay for now", "flow", p.flow.String(), "error", apiWords(because(ctx, err)))
+		p.sink.log.Debug("old control messages stay for now", "crd", p.flow.CRD, "route", p.flow.Route, "error", apiWords(because(ctx, err)))
 	}
 }
 
@@ -334,7 +334,7 @@ func (p *streamPublisher) refresh(ctx context.Context) {
 	}
 	p.sink.kept.refreshes()
 	if err := p.write(ctx, nil, p.control.State, false); err != nil {
-		p.sink.log.Debug("control message is not refreshed", "flow", p.flow.String(), "error", err)
+		p.sink.log.Debug("control message is not refreshed", "crd", p.flow.CRD, "route", p.flow.Route, "error", err)
 		if fenced, is := errors.AsType[*journal.FencedError](err); is {
 			p.sink.kept.tellFenced(fenced)
 		}
