@@ -101,6 +101,7 @@ func (r *Run) shrink(toSend []events.Event, err error) bool {
 		r.series.oversize.Add(1)
 		r.flow.log.Warn("an event is too large for the sink: its data is the object's metadata alone, or less, and its attribute oversize says so",
 			"object", large.Subject, "id", large.ID, "bytes", large.Size, "limit", large.Limit, "source", large.Source)
+		r.flow.condition.setLarge(large.Error() + "; it was delivered with its object's metadata alone, or less: raise that limit, or leave fields out with the route's payload.drop")
 	}
 	return true
 }

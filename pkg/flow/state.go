@@ -52,6 +52,7 @@ type condition struct {
 	rewound string // the API server has less than was delivered, in words
 	gap     string // why the ledger may be incomplete
 	buried  string // which objects nothing is told of
+	large   string // that an event was too large for the sink, in words
 	last    State
 }
 
@@ -152,6 +153,8 @@ func (c *condition) state() (State, string) {
 		return Running, c.gap
 	case c.buried != "":
 		return Running, c.buried
+	case c.large != "":
+		return Running, c.large
 	default:
 		return Running, c.when
 	}
@@ -165,7 +168,7 @@ func (c *condition) setIdle(state State, reason string) {
 func (c *condition) setActive(target Target, going string) {
 	c.change(func() {
 		c.idle, c.reason, c.target, c.going, c.listed = "", "", target, going, false
-		c.sources, c.missing, c.invalid, c.rewound, c.buried, c.when = nil, false, nil, "", "", ""
+		c.sources, c.missing, c.invalid, c.rewound, c.buried, c.large, c.when = nil, false, nil, "", "", "", ""
 	})
 }
 
@@ -175,6 +178,7 @@ func (c *condition) setInvalid(err error) { c.change(func() { c.invalid = err })
 func (c *condition) setSink(err error)    { c.change(func() { c.sink = err }) }
 func (c *condition) setRewound(w string)  { c.change(func() { c.rewound = w }) }
 func (c *condition) setGap(w string)      { c.change(func() { c.gap = w }) }
+func (c *condition) setLarge(w string)    { c.change(func() { c.large = w }) }
 
 // setBuried is told once, however many objects there are.
 func (c *condition) setBuried(w string) {

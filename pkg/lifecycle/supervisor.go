@@ -237,6 +237,14 @@ const notYet = "the API server has not said yet whether the CRD exists"
 
 const noCRD = "there is no such CRD; the flow starts when it is created"
 
+// noSuchCRD says so, and which one may have been meant.
+func (s *Supervisor) noSuchCRD(name string) string {
+	if meant := config.Nearest(name, slices.Collect(maps.Keys(s.found))); meant != "" {
+		return noCRD + "; did you mean " + meant + "?"
+	}
+	return noCRD
+}
+
 // apply takes note of how a CRD is, and settles its flows.
 func (s *Supervisor) apply(runs context.Context, o observation) {
 	if o.crd == nil {
@@ -350,7 +358,7 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 // only a wildcard named it.
 func (s *Supervisor) rest(e *entry) {
 	e.flow.Forget() // before the state says that the flow is at rest
-	e.flow.Idle(flow.Waiting, noCRD)
+	e.flow.Idle(flow.Waiting, s.noSuchCRD(e.flow.ID().CRD))
 	if e.timer != nil && e.timer.Stop() {
 		e.timer = nil
 	}

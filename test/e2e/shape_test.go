@@ -346,11 +346,17 @@ func TestOversize(t *testing.T) {
 	if counted != 3 {
 		t.Errorf("%v events are counted, not 3", counted)
 	}
-	if n := strings.Count(b.log(t), "too large for the sink"); n != 3 {
-		t.Errorf("it is logged %d times, not 3", n)
-	}
-	if f := b.flow(t, k.name, "test"); f.State != "running" || f.LastError != "" {
+	if f := b.flow(t, k.name, "test"); f.State != "running" || f.LastError != "" || !strings.Contains(f.Reason, "default/large is too large") {
 		t.Errorf("the flow is %+v", f)
+	}
+	if n := strings.Count(b.log(t), "an event is too large for the sink"); n != 1 {
+		t.Errorf("it is logged %d times, not once", n)
+	}
+	if err := b.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if log := b.log(t); strings.Count(log, "an event is too large for the sink") != 2 || !strings.Contains(log, "repeated=2") {
+		t.Errorf("what was repeated is not summed up in the end:\n%s", log)
 	}
 }
 
