@@ -33,10 +33,12 @@ const (
 	KubeAPIServer Server = "kube-apiserver"
 	Etcd          Server = "etcd"
 	NATSServer    Server = "nats-server"
+	// Kubectl is no server, but comes from where the API server comes from.
+	Kubectl Server = "kubectl"
 )
 
 // All returns every server, the one that takes longest to build first.
-func All() []Server { return []Server{KubeAPIServer, Etcd, NATSServer} }
+func All() []Server { return []Server{KubeAPIServer, Etcd, NATSServer, Kubectl} }
 
 // assetsEnv names the directory of ready-made executables of the Kubernetes
 // servers. It is controller-runtime envtest's variable.
@@ -68,6 +70,11 @@ func (s Server) source() (source, error) {
 			folder: "nats", module: "github.com/nats-io/nats-server/v2", main: "github.com/nats-io/nats-server/v2",
 			takes: "about half a minute",
 		}, nil
+	case Kubectl:
+		return source{
+			folder: "kubectl", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/kubectl",
+			takes: "about a minute after kube-apiserver", linkage: kubernetesVersion,
+		}, nil
 	default:
 		return source{}, fmt.Errorf("unknown server %q", string(s))
 	}
@@ -93,8 +100,8 @@ func kubernetesVersion(version string) []string {
 // Path returns the path of s's executable, and builds it first if it is not in
 // the cache. What it does meanwhile is told on progress, which may be nil.
 //
-// kube-apiserver and etcd are taken from the directory that KUBEBUILDER_ASSETS
-// names, if it is set; that one of them is not there is an error then.
+// kube-apiserver, etcd and kubectl are taken from the directory that
+// KUBEBUILDER_ASSETS names, if it is set; that one of them is not there is an error then.
 func Path(ctx context.Context, s Server, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
