@@ -11,11 +11,15 @@ import (
 	"text/tabwriter"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	"k8s.io/client-go/metadata"
 
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/lifecycle"
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // verdict is what a check says.
@@ -102,7 +106,9 @@ func checkSink(ctx context.Context, c *config.Config, name string) (rows []row) 
 type clusterChecks struct {
 	config *config.Config
 	crds   map[string]*lifecycle.CRD
-	may    func(ctx context.Context, a authorizationv1.ResourceAttributes) (bool, error)
+	// namespaces are those that there are; nil where that may not be asked.
+	namespaces []string
+	may        func(ctx context.Context, a authorizationv1.ResourceAttributes) (bool, error)
 }
 
 func checkCluster(ctx context.Context, c *config.Config, kubeconfig string) []row {
@@ -122,6 +128,9 @@ func checkCluster(ctx context.Context, c *config.Config, kubeconfig string) []ro
 	checks := &clusterChecks{config: c, crds: map[string]*lifecycle.CRD{}}
 	for i := range crds {
 		checks.crds[crds[i].Name] = lifecycle.FromObject(&crds[i])
+	}
+	if checks.namespaces, err = listNamespaces(ctx, reach); err != nil && !apierrors.IsForbidden(err) {
+		return []row{{wrong, of, "API server", fmt.Sprintf("%s does not say which namespaces there are: %v", reach.Config.Host, err)}}
 	}
 	checks.may = func(ctx context.Context, a authorizationv1.ResourceAttributes) (bool, error) {
 		review, err := client.SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
@@ -216,6 +225,13 @@ func (c *clusterChecks) route(ctx context.Context, r *config.Route, name string)
 		namespaces = []string{""}
 	}
 	for _, namespace := range namespaces {
+		if namespace != "" && c.namespaces != nil && !slices.Contains(c.namespaces, namespace) {
+			result := "there is no namespace " + namespace + " yet; its objects are followed when there are any"
+			if meant := config.Nearest(namespace, c.namespaces); meant != "" {
+				result += "; did you mean " + meant + "?"
+			}
+			rows = append(rows, row{warning, of, name, result})
+		}
 		rows = append(rows, c.rights(ctx, of, name, namespace, crd.Group, crd.Plural, "", "list", "watch")...)
 	}
 	return rows
@@ -243,4 +259,21 @@ func (c *clusterChecks) rights(ctx context.Context, of, what, namespace, group, 
 	}
 	rule := fmt.Sprintf("{apiGroups: [%q], resources: [%q], verbs: [%s]}", group, resource, strings.Join(verbs, ", "))
 	return []row{{wrong, of, what, fmt.Sprintf("%s: not allowed %s; grant %s", strings.Join(missing, ", "), where, rule)}}
+}
+
+// listNamespaces are the names of all namespaces.
+func listNamespaces(ctx context.Context, cluster sources.Cluster) ([]string, error) {
+	client, err := metadata.NewForConfigAndClient(cluster.Config, cluster.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	list, err := client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(list.Items))
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	return names, nil
 }

@@ -28,6 +28,7 @@ var groups atomic.Int64
 type kind struct {
 	name    string // of the CRD
 	group   string
+	plural  string
 	scope   apiextensions.ResourceScope
 	version string // that the test's client uses
 	crds    apiextensionsclient.Interface
@@ -46,7 +47,7 @@ func newKind(t *testing.T, config *rest.Config) *kind {
 		t.Fatal(err)
 	}
 	group := fmt.Sprintf("t%d.example.com", groups.Add(1))
-	k := &kind{name: "widgets." + group, group: group, scope: apiextensions.NamespaceScoped, version: "v1", crds: crds, dynamic: client}
+	k := &kind{name: "widgets." + group, group: group, plural: "widgets", scope: apiextensions.NamespaceScoped, version: "v1", crds: crds, dynamic: client}
 	t.Cleanup(func() {
 		err := crds.ApiextensionsV1().CustomResourceDefinitions().Delete(context.Background(), k.name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -62,7 +63,7 @@ func (k *kind) definition(versions ...string) *apiextensions.CustomResourceDefin
 		ObjectMeta: metav1.ObjectMeta{Name: k.name},
 		Spec: apiextensions.CustomResourceDefinitionSpec{
 			Group: k.group, Scope: k.scope,
-			Names: apiextensions.CustomResourceDefinitionNames{Plural: "widgets", Singular: "widget", Kind: "Widget", ListKind: "WidgetList"},
+			Names: apiextensions.CustomResourceDefinitionNames{Plural: k.plural, Singular: "widget", Kind: "Widget", ListKind: "WidgetList"},
 		},
 	}
 	for i, version := range versions {
@@ -124,7 +125,7 @@ func (k *kind) remove(t *testing.T) {
 
 // objects is a client for the objects in the namespace default, or of the cluster.
 func (k *kind) objects() dynamic.ResourceInterface {
-	resource := k.dynamic.Resource(schema.GroupVersionResource{Group: k.group, Version: k.version, Resource: "widgets"})
+	resource := k.dynamic.Resource(schema.GroupVersionResource{Group: k.group, Version: k.version, Resource: k.plural})
 	if k.scope == apiextensions.ClusterScoped {
 		return resource
 	}
