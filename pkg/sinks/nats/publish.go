@@ -481,7 +481,7 @@ func (w *window) explain(m *natsgo.Msg, failure error) error {
 	switch {
 	case errors.As(failure, &api):
 		return &refusedError{
-			stream: w.stream, id: id, why: fmt.Sprintf("%s (%d)", api.Description, api.ErrorCode),
+			stream: w.stream, id: id, why: apiText(api),
 			fence: isWrongSequence(api), duplicate: api.ErrorCode == jetstreamext.JSErrCodeBatchPublishDuplicateMsgID,
 		}
 	case errors.Is(failure, jetstream.ErrNoStreamResponse):

@@ -339,10 +339,32 @@ func apiWords(err error) error {
 	switch {
 	case errors.As(err, &denied):
 		return denied
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, natsgo.ErrNoResponders):
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, natsgo.ErrNoResponders):
 		return errors.New("no JetStream answers: is it enabled for this account?")
 	case errors.As(err, &api):
-		return fmt.Errorf("the server says: %s (%d)", api.Description, api.ErrorCode)
+		return errors.New("the server says: " + apiText(api))
 	}
 	return errors.New(words(err))
+}
+
+// Errors of nats-server that say what is full, and not what to do about it:
+// JSStreamStoreFailedF, which has the store's words, and
+// JSInsufficientResourcesErr.
+const (
+	errStoreFailed           = 10077
+	errInsufficientResources = 10023
+)
+
+// apiText is the server's text and number, and what to do about it where that
+// is one thing.
+func apiText(api *jetstream.APIError) string {
+	text := fmt.Sprintf("%s (%d)", api.Description, api.ErrorCode)
+	switch {
+	case api.ErrorCode == errStoreFailed && strings.HasPrefix(api.Description, "maximum "):
+		text += ": the stream is full and discards new messages; make room, raise that limit, or have it discard old ones"
+	case api.ErrorCode == errInsufficientResources:
+		text += ": JetStream is at a limit of its account, or of its disk; raise it, or make room"
+	}
+	return text
 }

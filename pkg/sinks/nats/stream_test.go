@@ -408,11 +408,12 @@ func TestFullStreamIsToldAndRecovers(t *testing.T) {
 	publish(t, s, change(t, "a", 1), change(t, "b", 1))
 	batch := batchOf(change(t, "a", 2), change(t, "b", 2), change(t, "c", 2))
 	durable, err := publisher(t, s).Publish(t.Context(), batch)
-	want := "sink main: stream K8S does not take event " + id("b", 2) + ": maximum messages exceeded (10077)"
+	const full = ": maximum messages exceeded (10077): the stream is full and discards new messages; make room, raise that limit, or have it discard old ones"
+	want := "sink main: stream K8S does not take event " + id("b", 2) + full
 	if durable != 1 || err == nil || err.Error() != want {
 		t.Errorf("Publish returned %d and %v, want 1 and %s", durable, err, want)
 	}
-	if got, want := s.Status().LastError, "sink main: stream K8S does not take events: maximum messages exceeded (10077)"; got != want {
+	if got, want := s.Status().LastError, "sink main: stream K8S does not take events"+full; got != want {
 		t.Errorf("LastError is %q, want %q", got, want)
 	}
 	config.MaxMsgs = 10
