@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -33,7 +34,7 @@ func States() []State {
 
 // condition is what is known of a flow's health. Its parts come from different
 // goroutines; the state is computed from all of them, and each change of the
-// state is logged once.
+// state is logged once, as is each reason for which the flow is idle.
 type condition struct {
 	log *slog.Logger
 
@@ -54,6 +55,7 @@ type condition struct {
 	buried  string // which objects nothing is told of
 	large   string // that an event was too large for the sink, in words
 	last    State
+	told    string // why the flow was said to be idle
 }
 
 // change applies a change and logs what it makes of the state.
@@ -62,7 +64,7 @@ func (c *condition) change(apply func()) {
 	defer c.mu.Unlock()
 	apply()
 	state, reason := c.state()
-	if state == c.last {
+	if state == c.last && (c.idle == "" || reason == c.told) {
 		return
 	}
 	report := c.log.Info
@@ -71,14 +73,17 @@ func (c *condition) change(apply func()) {
 		report = c.log.Warn
 	}
 	args := []any{"state", state}
-	if c.last != "" {
+	if c.last != "" && c.last != state {
 		args = append(args, "from", c.last)
 	}
 	if reason != "" {
 		args = append(args, "reason", reason)
 	}
 	report("flow is "+string(state), args...)
-	c.last = state
+	c.last, c.told = state, ""
+	if c.idle != "" {
+		c.told = reason
+	}
 }
 
 // now is the state, why it is so, and the last error that still matters.
@@ -141,6 +146,9 @@ func (c *condition) state() (State, string) {
 		return Blocked, c.rewound
 	case source != nil && apierrors.IsForbidden(source):
 		return Forbidden, fmt.Sprintf("the bridge may not list and watch; grant its service account %s; retrying: %v", rule(c.target, namespace), source)
+	case source != nil && apierrors.IsBadRequest(source) && strings.Contains(source.Error(), "field label not supported"):
+		return Failed, fmt.Sprintf("the route's fieldSelector has a field that is not among the selectableFields of the CRD's version %s: add it there, or select with labelSelector or when; retrying: %v",
+			c.target.Resource.Kind.Version, source)
 	case source != nil:
 		return Failed, "listing and watching at the API server does not work, retrying: " + source.Error()
 	case c.invalid != nil:

@@ -3,9 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -136,26 +134,29 @@ func (c *crds) absence(ctx context.Context, name string) (uint64, error) {
 	return versionOf(list)
 }
 
-// present is the uid of each CRD on a route that there is now, and the resource
-// version that this is as of. The supervisor asks before it takes what the
+// present is the uid of each CRD that there is now, and the resource version
+// that this is as of. The supervisor asks before it takes what the
 // controller tells.
 func (c *crds) present(ctx context.Context) (map[string]types.UID, uint64, error) {
 	uids := map[string]types.UID{}
+	var concerned []string
 	for page := ""; ; {
 		list, err := c.list(ctx, client.Limit(500), client.Continue(page))
 		if err != nil {
 			return nil, 0, err
 		}
 		for i := range list.Items {
-			if name, uid := list.Items[i].Name, list.Items[i].UID; c.supervisor.concerns(name) {
-				uids[name] = uid
+			name, uid := list.Items[i].Name, list.Items[i].UID
+			uids[name] = uid // also one of no route: it may be what a route means
+			if c.supervisor.concerns(name) {
 				c.note(name, uid)
+				concerned = append(concerned, name)
 			}
 		}
 		if page = list.Continue; page == "" {
 			version, err := versionOf(list)
 			if err == nil {
-				go c.look(ctx, slices.Collect(maps.Keys(uids)))
+				go c.look(ctx, concerned)
 			}
 			return uids, version, err
 		}
