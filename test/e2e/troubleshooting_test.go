@@ -73,7 +73,7 @@ var mistakes = []mistake{
 		}
 	}},
 	{
-		name: "misspelt", event: "FlowWaiting", show: []string{"events", "log", "validate"},
+		name: "misspelt", event: "FlowWaiting", show: []string{"events", "waiting", "validate"},
 		route: "  - {name: orders, crds: [order.shop.example.com], sinks: [main]}\n",
 	},
 	{
@@ -106,14 +106,20 @@ var mistakes = []mistake{
 	{
 		name: "full", route: selected("full"), event: "SinkBlocked", show: []string{"events", "log"},
 		before: withStream(jetstream.StreamConfig{
-			Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, Discard: jetstream.DiscardNew, MaxBytes: 2048, AllowAtomicPublish: true,
+			Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, Discard: jetstream.DiscardNew, MaxBytes: 16 << 10, AllowAtomicPublish: true,
 		}),
-		after: func(t *testing.T, m *made) { m.order(t, strings.Repeat("x", 2000)) },
+		after: func(t *testing.T, m *made) {
+			m.waitState(t, "orders.shop.example.com", "orders", "running")
+			m.order(t, strings.Repeat("x", 16<<10))
+		},
 	},
 	{
 		name: "toolarge", route: selected("toolarge"), event: "FlowDegraded", show: []string{"events", "log", "validate"},
 		server: controlplane.NATSOptions{Config: "max_payload: 4096"},
-		after:  func(t *testing.T, m *made) { m.order(t, strings.Repeat("x", 8000)) },
+		after: func(t *testing.T, m *made) {
+			m.waitState(t, "orders.shop.example.com", "orders", "running")
+			m.order(t, strings.Repeat("x", 8000))
+		},
 	},
 	{
 		name: "version", event: "FlowFailed", show: []string{"events", "validate"},
@@ -275,13 +281,9 @@ func (m *made) see(t *testing.T, what string) (command, printed string) {
 		return "kubectl -n crbridge-system describe pod " + ownPod + " | sed -n '/^Events/,$p'", whole[strings.Index(whole, "\nEvents:")+1:]
 	case "log":
 		// What kubectl logs prints is what the process has written.
-		var lines []string
-		for line := range strings.Lines(m.log(t)) {
-			if !strings.Contains(line, "level=INFO") {
-				lines = append(lines, line)
-			}
-		}
-		return "kubectl -n crbridge-system logs " + ownPod + " | grep -v level=INFO", strings.Join(lines, "")
+		return "kubectl -n crbridge-system logs " + ownPod + " | grep -v level=INFO", lines(m.log(t), func(line string) bool { return !strings.Contains(line, "level=INFO") })
+	case "waiting":
+		return "kubectl -n crbridge-system logs " + ownPod + " | grep state=waiting", lines(m.log(t), func(line string) bool { return strings.Contains(line, "state=waiting") })
 	case "status":
 		_, body, err := get(t.Context(), m.bridge.server+"/api/status")
 		if err != nil {
@@ -325,13 +327,18 @@ func (m *made) validate(t *testing.T, kubeconfig string) string {
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
 	}
-	var lines []string
-	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, "ok ") {
-			lines = append(lines, line)
+	return lines(string(out), func(line string) bool { return !strings.HasPrefix(line, "ok ") })
+}
+
+// lines are those of a text that are wanted.
+func lines(text string, wanted func(string) bool) string {
+	var kept strings.Builder
+	for line := range strings.Lines(text) {
+		if wanted(line) {
+			kept.WriteString(line)
 		}
 	}
-	return strings.Join(lines, "")
+	return kept.String()
 }
 
 func printedBy(t *testing.T, name string, args ...string) string {
@@ -354,6 +361,8 @@ var accidental = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:4222"},
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "9f3c1c5e-7f0b-4a65-9a3e-0d5f1b7c2e11"},
 	{regexp.MustCompile(`(11\.)\d+(\.orders)`), "${1}1234$2"},
+	{regexp.MustCompile(`(bytes=|it has )\d+`), "${1}9059"},
+	{regexp.MustCompile(`another bridge \([^/]+/`), "another bridge (crbridge-6f5d8b9c7-p8wz4/"},
 }
 
 // asDocumented makes of what was seen what the document has.
@@ -365,9 +374,9 @@ func (m *made) asDocumented(text string) string {
 	for _, a := range accidental {
 		text = a.what.ReplaceAllString(text, a.as)
 	}
-	var lines []string
+	var trimmed []string
 	for line := range strings.Lines(text) {
-		lines = append(lines, strings.TrimRight(line, " \n"))
+		trimmed = append(trimmed, strings.TrimRight(line, " \n"))
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(trimmed, "\n")
 }
