@@ -59,7 +59,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	if err != nil {
 		return err
 	}
-	log.Info("starting", "version", version, "cluster", c.Cluster, "apiServer", cluster.Config.Host, "configuration", path)
+	log.Info("starting", "version", thisBuild().version, "cluster", c.Cluster, "apiServer", cluster.Config.Host, "configuration", path)
 
 	b, err := wire(ctx, wiring{path: path, environ: environ, config: c, cluster: cluster, loggers: loggers, libraries: libraries})
 	if err != nil {

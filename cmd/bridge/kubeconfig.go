@@ -18,7 +18,7 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 	if err != nil {
 		return sources.Cluster{}, err
 	}
-	config.UserAgent = "crbridge/" + version
+	config.UserAgent = "crbridge/" + thisBuild().version
 	// The API server's own priority and fairness paces requests; a limit here
 	// would only make a thousand flows wait for each other.
 	config.QPS = -1

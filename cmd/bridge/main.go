@@ -10,17 +10,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
-)
-
-// version and commit are stamped by the linker: -X main.version=… -X main.commit=…
-var (
-	version = "devel"
-	commit  = ""
 )
 
 func main() {
@@ -145,7 +137,7 @@ func commands() []command {
 		}, run: tail},
 		{name: "schema", plain: true, run: printSchema},
 		{name: "version", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
-			printVersion(stdout)
+			fmt.Fprintln(stdout, thisBuild())
 			return nil
 		}},
 		{name: "help", plain: true, run: func(_ context.Context, _ options, _ []string, stdout, _ io.Writer) error {
@@ -194,22 +186,4 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return usageError{fmt.Errorf("bridge %s: --config FILE is required", name)}
 	}
 	return c.run(ctx, o, environ, stdout, stderr)
-}
-
-func printVersion(w io.Writer) {
-	v, c := version, commit
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "devel" && info.Main.Version != "" && info.Main.Version != "(devel)" {
-			v = info.Main.Version
-		}
-		for _, setting := range info.Settings {
-			if c == "" && setting.Key == "vcs.revision" {
-				c = setting.Value
-			}
-		}
-	}
-	if c == "" {
-		c = "unknown"
-	}
-	fmt.Fprintf(w, "bridge %s (commit %s, %s)\n", v, c, runtime.Version())
 }

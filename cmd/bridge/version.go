@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version and commit are stamped by the linker: -X main.version=… -X main.commit=…
+var version, commit string
+
+// build says which bridge a binary is.
+type build struct{ version, commit string }
+
+// thisBuild is what the linker stamped, else what Go noted: the module's version
+// where it was installed by `go install …@version`, and the commit where it was
+// built in a repository.
+func thisBuild() build {
+	info, _ := debug.ReadBuildInfo()
+	return build{version, commit}.orNoted(info)
+}
+
+// orNoted fills in what was not stamped. info may be nil.
+func (b build) orNoted(info *debug.BuildInfo) build {
+	if info != nil {
+		if b.version == "" && info.Main.Version != "(devel)" {
+			b.version = info.Main.Version
+		}
+		for _, setting := range info.Settings {
+			if b.commit == "" && setting.Key == "vcs.revision" {
+				b.commit = setting.Value
+			}
+		}
+	}
+	if b.version == "" {
+		b.version = "devel"
+	}
+	if b.commit == "" {
+		b.commit = "unknown"
+	}
+	return b
+}
+
+func (b build) String() string {
+	return fmt.Sprintf("bridge %s (commit %s, %s)", b.version, b.commit, runtime.Version())
+}
