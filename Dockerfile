@@ -1,10 +1,12 @@
 # The image of the bridge: one static binary and the CA certificates.
 #
+#   make image                    with buildah, into bin/image/
 #   docker build --build-arg VERSION=v0.1.0 --build-arg COMMIT=$(git rev-parse HEAD) -t bridge .
 #   docker buildx build --platform linux/amd64,linux/arm64 …
 #
 # The same sources, VERSION, COMMIT and GO_IMAGE give the same binary: nothing
-# in it depends on time, place or version control.
+# in it depends on time, place or version control. `make image` gives the same
+# digest too.
 
 # Give it with its digest (…@sha256:…) where a build must be repeatable.
 ARG GO_IMAGE=docker.io/library/golang:1.26.8-trixie
@@ -12,6 +14,11 @@ ARG GO_IMAGE=docker.io/library/golang:1.26.8-trixie
 # Runs on the machine that builds, and cross-compiles to the one asked for.
 FROM --platform=${BUILDPLATFORM} ${GO_IMAGE} AS build
 WORKDIR /src
+# Go's own settings, unset unless given: a proxy, or caches that the builder has
+# mounted to lend.
+ARG GOPROXY
+ARG GOMODCACHE
+ARG GOCACHE
 
 # Modules by themselves, so that a change of the code does not fetch them again.
 COPY go.mod go.sum ./
@@ -40,7 +47,8 @@ LABEL org.opencontainers.image.title="crbridge" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY LICENSE /LICENSE
+# What the umask of the checkout was does not matter.
+COPY --chmod=0644 LICENSE /LICENSE
 COPY --from=build /out/bridge /bridge
 # A number, as runAsNonRoot cannot judge a name; 65532 is "nonroot" elsewhere.
 USER 65532:65532

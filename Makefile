@@ -9,6 +9,15 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+# The image: its name, for which machines, and what Go is taken from, where it is
+# not the Dockerfile's own image: another, or "local", the Go of this machine.
+IMAGE    ?= ghcr.io/crbridge/bridge
+ARCH     ?= $(shell go env GOARCH)
+GO_IMAGE ?=
+# What is built of a commit has the commit's time.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+STAMP = IMAGE='$(IMAGE)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' GO_IMAGE='$(GO_IMAGE)'
+
 # Tests of the root module take seconds; those of test/ start real servers.
 TEST_TIMEOUT ?= 5m
 E2E_TIMEOUT  ?= 25m
@@ -47,6 +56,14 @@ methods-check: ## Fail if the linker has to keep methods that nobody calls
 		echo "make methods-check: these call methods by name, or are kept because something does; the executable has $$(stat -c %s "$$dir/bridge") bytes" >&2; exit 1; \
 	fi
 
+.PHONY: image
+image: ## Build the image for ARCH (amd64, arm64) with buildah, as bin/image/bridge-linux-ARCH.tar
+	@$(STAMP) ARCH='$(ARCH)' OUT=bin/image hack/image
+
+.PHONY: image-local
+image-local: ## The same with the Go of this machine, where no registry can be reached
+	@$(MAKE) image GO_IMAGE=local
+
 .PHONY: generate
 generate: ## Make the JSON Schema and the key tables of the configuration anew, from the structs
 	go generate ./pkg/config
@@ -74,6 +91,10 @@ test-readers: servers ## Read events with the JavaScript example (needs Node 20 
 	npm ci --prefix examples/javascript --no-audit --no-fund
 	go -C test test -tags node -timeout $(TEST_TIMEOUT) -v -count=1 -run TestJavaScriptReaders ./e2e
 
+.PHONY: test-release
+test-release: image-local ## Look into the image, build it again to compare, and install the bridge as users do
+	@$(STAMP) ARCH='$(ARCH)' OUT=bin/image GO_IMAGE=local go -C test test -tags release -timeout $(E2E_TIMEOUT) -v -count=1 ./release
+
 .PHONY: test-race
 test-race: servers ## Run all the tests with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
@@ -85,7 +106,7 @@ test-race: servers ## Run all the tests with the race detector (needs a C compil
 lint: ## Run golangci-lint on all the code
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
-	cd test && go $(TOOL) golangci-lint run --build-tags node ./...
+	cd test && go $(TOOL) golangci-lint run --build-tags node,release ./...
 	cd examples/go && go $(TOOL) golangci-lint run ./...
 
 .PHONY: fmt
