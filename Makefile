@@ -34,7 +34,7 @@ PACKAGES     ?= ./...
 
 # Tools are built from tools/go.mod, in any module: `go -C test $(TOOL) …`.
 TOOL := tool -modfile=$(CURDIR)/tools/go.mod
-MODULES := . test tools examples/go $(patsubst %/go.mod,%,$(wildcard test/servers/*/go.mod))
+MODULES := . test tools tools/actionlint examples/go $(patsubst %/go.mod,%,$(wildcard test/servers/*/go.mod))
 
 .PHONY: help
 help: ## Say what there is
@@ -63,6 +63,14 @@ image: ## Build the image for ARCH (amd64, arm64) with buildah, as bin/image/bri
 .PHONY: image-local
 image-local: ## The same with the Go of this machine, where no registry can be reached
 	@$(MAKE) image GO_IMAGE=local
+
+.PHONY: release
+release: ## Make all that a release of the tag VERSION has, in bin/release; of any tree with SNAPSHOT=1
+	@$(STAMP) SNAPSHOT='$(SNAPSHOT)' OUT=bin/release hack/release
+
+.PHONY: image-push
+image-push: ## Push the images of bin/release to the registry in IMAGE
+	@$(STAMP) OUT=bin/release hack/image-push
 
 .PHONY: generate
 generate: ## Make the JSON Schema and the key tables of the configuration anew, from the structs
@@ -103,7 +111,8 @@ test-race: servers ## Run all the tests with the race detector (needs a C compil
 	CGO_ENABLED=1 go -C test test -race -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
 
 .PHONY: lint
-lint: ## Run golangci-lint on all the code
+lint: ## Run golangci-lint on all the code, and actionlint on the workflows
+	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes=
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
 	cd test && go $(TOOL) golangci-lint run --build-tags node,release ./...
