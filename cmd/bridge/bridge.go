@@ -44,7 +44,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	defer loggers.repeats.Flush()
 	log := loggers.logger
 	// What the libraries log goes the same way as what we log.
-	slog.SetDefault(slog.New(quietStop{log.Handler()}))
+	slog.SetDefault(slog.New(quietStop{log.Handler()})) //nolint:forbidigo // nobody here uses it; a library may
 	libraries := logr.FromSlogHandler(quietStop{log.Handler()})
 	ctrl.SetLogger(libraries)
 	klog.SetLogger(libraries)

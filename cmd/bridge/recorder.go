@@ -41,7 +41,7 @@ const reporter = "crbridge"
 
 // newRecorder makes one for the pod that the environment names, as the
 // Deployment in deploy/ has it; nil where it names none.
-func newRecorder(cluster sources.Cluster, environ []string, log *slog.Logger) (*recorder, error) {
+func newRecorder(ctx context.Context, cluster sources.Cluster, environ []string, log *slog.Logger) (*recorder, error) {
 	pod := ownPod(environ)
 	if pod == nil {
 		return nil, nil //nolint:nilnil // there is nothing to write about
@@ -50,7 +50,7 @@ func newRecorder(cluster sources.Cluster, environ []string, log *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("client for events: %w", err)
 	}
-	ctx, stop := context.WithCancel(context.Background()) // until close
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // until close
 	r := &recorder{pod: pod, stop: stop, sink: &eventSink{&events.EventSinkImpl{Interface: client}, log}}
 	r.broadcaster = events.NewBroadcaster(r.sink)
 	if err := r.broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
@@ -221,7 +221,7 @@ func lastOf(ctx context.Context, kubeconfig string, environ []string, reason str
 	if err != nil {
 		return
 	}
-	r, err := newRecorder(cluster, environ, slog.New(slog.DiscardHandler))
+	r, err := newRecorder(ctx, cluster, environ, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return
 	}

@@ -116,7 +116,7 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	if b.recorder, err = newRecorder(cluster, w.environ, log); err != nil {
+	if b.recorder, err = newRecorder(ctx, cluster, w.environ, log); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
 	b.reloader = newReloader(w.path, w.environ, c, registry)

@@ -69,8 +69,9 @@ type sums struct {
 // line is one that was passed on, and those like it that were not.
 type line struct {
 	key   string
-	began time.Time // of the window
-	count int       // withheld
+	began time.Time       // of the window
+	count int             // withheld
+	ctx   context.Context // of the last, for its values
 	last  slog.Record
 	next  slog.Handler
 }
@@ -99,7 +100,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < h.Level || h.always(r) {
 		return h.next.Handle(ctx, r)
 	}
-	if h.withhold(h.key(r), r, h.next) {
+	if h.withhold(ctx, h.key(r), r, h.next) {
 		return nil
 	}
 	return h.next.Handle(ctx, r)
@@ -116,13 +117,13 @@ func (h *Handler) Flush() {
 }
 
 // withhold takes note of a line, and tells whether it is one to be summed up.
-func (s *sums) withhold(key string, r slog.Record, next slog.Handler) bool {
+func (s *sums) withhold(ctx context.Context, key string, r slog.Record, next slog.Handler) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, known := s.lines[key]; known {
 		l := e.Value.(*line)
 		l.count++
-		l.last, l.next = r.Clone(), next
+		l.ctx, l.last, l.next = context.WithoutCancel(ctx), r.Clone(), next
 		return true
 	}
 	for s.order.Len() >= max(1, s.Lines) {
@@ -177,7 +178,7 @@ func (s *sums) end(e *list.Element) {
 	r := l.last
 	r.Time = time.Now()
 	r.AddAttrs(slog.Int(RepeatedKey, l.count), slog.Time(SinceKey, l.began))
-	_ = l.next.Handle(context.Background(), r) // there is nobody to tell
+	_ = l.next.Handle(l.ctx, r) // there is nobody to tell
 }
 
 func (s *sums) always(r slog.Record) (always bool) {

@@ -330,7 +330,9 @@ func (s *Supervisor) settle(runs context.Context, e *entry) {
 	o, known := s.crds[id.CRD]
 	switch {
 	case !known && e.run == nil:
-		s.rest(e)
+		if _, there := s.found[id.CRD]; !there { // otherwise the controller looks at it
+			s.rest(e)
+		}
 	case !known: // its drain is under way
 	case o.crd == nil:
 		s.gone(runs, e, o.absent)

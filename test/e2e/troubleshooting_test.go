@@ -131,7 +131,7 @@ var mistakes = []mistake{
 	},
 	{
 		name: "namespaces", show: []string{"validate-as-admin"},
-		route: "  - {name: orders, crds: [orders.shop.example.com], namespaces: [defualt], sinks: [main]}\n",
+		route: "  - {name: orders, crds: [orders.shop.example.com], namespaces: [defaults], sinks: [main]}\n",
 	},
 	{
 		name: "configuration", event: "ConfigurationRejected", show: []string{"events", "log"},

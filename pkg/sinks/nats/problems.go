@@ -10,7 +10,8 @@ import (
 // What a problem may be about, besides the connection.
 const (
 	permission sinks.Topic = iota + 1
-	stream
+	stream  // it is missing, or does not fit
+	storing // it fits, and takes no messages
 	topicsOfProblems
 )
 
@@ -28,13 +29,21 @@ func newProblems(log *slog.Logger) *problems {
 
 // connect takes note of a connection. What is permitted may be another now;
 // what is still denied is said again.
-func (p *problems) connect(server string, take func()) { p.Connect(server, take, permission) }
+func (p *problems) connect(server string, take func()) {
+	p.Connect(server, take, permission, storing)
+}
 
-// refused: the stream is missing, does not fit or takes nothing.
-func (p *problems) refused(words string) { p.Set(stream, words) }
+// unfit: the stream is missing or does not fit.
+func (p *problems) unfit(words string) { p.Set(stream, words) }
 
-// taken: the stream is as it should be.
-func (p *problems) taken() { p.Clear(stream) }
+// fit: the stream is as it should be. It may be full all the same.
+func (p *problems) fit() { p.Clear(stream) }
+
+// refused: the stream does not take what is published.
+func (p *problems) refused(words string) { p.Set(storing, words) }
+
+// taken: the stream has taken what was published.
+func (p *problems) taken() { p.Clear(storing) }
 
 // deny: the server does not let the bridge publish or subscribe to subject.
 func (p *problems) deny(subject, words string) {

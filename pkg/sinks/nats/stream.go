@@ -120,10 +120,10 @@ func (s *Sink) ensureStream(ctx context.Context, ses *session) (facts, error) {
 	ses.stream.fit, ses.stream.facts, ses.stream.looked, ses.stream.found = err == nil, f, time.Now(), err
 	ses.stream.mu.Unlock()
 	if err != nil {
-		s.problems.refused(err.Error())
+		s.problems.unfit(err.Error())
 		return facts{}, err
 	}
-	s.problems.taken()
+	s.problems.fit()
 	s.problems.allowed(ses.isAPI)
 	return f, nil
 }
