@@ -80,6 +80,19 @@ generate: ## Make the JSON Schema and the key tables of the configuration anew, 
 servers: ## Build kube-apiserver, etcd and nats-server for tests and demo (minutes the first time, then cached)
 	@go -C test run ./cmd/servers
 
+.PHONY: commands
+commands: ## Build kubectl and Helm for the tests (minutes the first time, then cached)
+	@go -C test run ./cmd/servers kubectl helm
+
+# Rendered aside: a chart that does not render leaves what there is.
+.PHONY: chart
+chart: ## Lint the Helm chart, and render deploy/install.yaml from it
+	@helm=$$(go -C test run ./cmd/servers helm); \
+	"$$helm" lint --strict deploy/chart -f deploy/install.values.yaml; \
+	rendered=$$(mktemp); trap 'rm -f "$$rendered"' EXIT; \
+	"$$helm" template crbridge deploy/chart -n crbridge-system -f deploy/install.values.yaml >"$$rendered"; \
+	{ echo "# Rendered from deploy/chart by make chart: change that, not this."; cat "$$rendered"; } >deploy/install.yaml
+
 .PHONY: demo
 demo: build servers ## Run the bridge against a real API server and NATS on loopback, until Ctrl-C
 	@go -C test build -o $(CURDIR)/bin/demo ./cmd/demo
@@ -88,7 +101,7 @@ demo: build servers ## Run the bridge against a real API server and NATS on loop
 # -v and -p 1 where tests take long: so it is seen what they are at, and they
 # have the machine to themselves. What they need is built before, at full width.
 .PHONY: test
-test: servers ## Run all the tests
+test: servers commands ## Run all the tests
 	go test -timeout $(TEST_TIMEOUT) ./...
 	go -C test build ./...
 	go -C test test -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
@@ -104,7 +117,7 @@ test-release: image-local ## Look into the image, build it again to compare, and
 	@$(STAMP) ARCH='$(ARCH)' OUT=bin/image GO_IMAGE=local go -C test test -tags release -timeout $(E2E_TIMEOUT) -v -count=1 ./release
 
 .PHONY: test-race
-test-race: servers ## Run all the tests with the race detector (needs a C compiler)
+test-race: servers commands ## Run all the tests with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
 	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
 	CGO_ENABLED=1 go -C test build -race ./...

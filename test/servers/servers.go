@@ -2,7 +2,8 @@
 
 // Package servers builds the real servers that the tests and the demo run:
 // kube-apiserver, etcd and nats-server, each from the Go module below this
-// folder that pins its version. Nothing but the go command is needed.
+// folder that pins its version; and Helm, which is no server, in the same way.
+// Nothing but the go command is needed.
 //
 // A server is built once and then found in the user's cache directory, under a
 // key made of all that the build depends on. Processes that ask at the same
@@ -33,12 +34,13 @@ const (
 	KubeAPIServer Server = "kube-apiserver"
 	Etcd          Server = "etcd"
 	NATSServer    Server = "nats-server"
-	// Kubectl is no server, but comes from where the API server comes from.
-	Kubectl Server = "kubectl"
+	Kubectl       Server = "kubectl" // a command, as the next
+	Helm          Server = "helm"
 )
 
-// All returns every server, the one that takes longest to build first.
-func All() []Server { return []Server{KubeAPIServer, Etcd, NATSServer, Kubectl} }
+// All returns every server, the one that takes longest to build first. What is
+// not run as one has to be asked for by its name.
+func All() []Server { return []Server{KubeAPIServer, Etcd, NATSServer} }
 
 // assetsEnv names the directory of ready-made executables of the Kubernetes
 // servers. It is controller-runtime envtest's variable.
@@ -75,6 +77,11 @@ func (s Server) source() (source, error) {
 			folder: "kubectl", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/kubectl",
 			takes: "about a minute after kube-apiserver", linkage: kubernetesVersion,
 		}, nil
+	case Helm:
+		return source{
+			folder: "helm", module: "helm.sh/helm/v4", main: "helm.sh/helm/v4/cmd/helm",
+			takes: "about 2 minutes",
+		}, nil
 	default:
 		return source{}, fmt.Errorf("unknown server %q", string(s))
 	}
@@ -106,7 +113,7 @@ func Path(ctx context.Context, s Server, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
-	if dir := os.Getenv(assetsEnv); dir != "" && s != NATSServer {
+	if dir := os.Getenv(assetsEnv); dir != "" && (s == KubeAPIServer || s == Etcd) {
 		return asset(dir, s)
 	}
 	src, err := s.source()

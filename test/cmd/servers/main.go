@@ -1,8 +1,8 @@
 //go:build unix
 
 // Servers builds the servers that the tests and the demo run, so that go test,
-// which shows a package's output only at its end, finds them built. It prints
-// their paths.
+// which shows a package's output only at its end, finds them built; or those
+// that its arguments name, such as helm. It prints their paths.
 package main
 
 import (
@@ -17,16 +17,23 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Stdout, os.Stderr); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "servers:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, stdout, progress io.Writer) error {
+func run(ctx context.Context, names []string, stdout, progress io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, server := range servers.All() {
+	all := servers.All()
+	if len(names) > 0 {
+		all = nil
+	}
+	for _, name := range names {
+		all = append(all, servers.Server(name))
+	}
+	for _, server := range all {
 		path, err := servers.Path(ctx, server, progress)
 		if err != nil {
 			return err
