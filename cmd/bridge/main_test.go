@@ -6,46 +6,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
+	"time"
 
 	"github.com/crbridge/crbridge/pkg/config"
 )
-
-// TestDeployedRights shows that deploy/ grants what the bridge prints for the
-// configuration in deploy/.
-func TestDeployedRights(t *testing.T) {
-	var m corev1.ConfigMap
-	content, err := os.ReadFile("../../deploy/30-configmap.yaml")
-	if err == nil {
-		err = yaml.UnmarshalStrict(content, &m)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(path, []byte(m.Data["config.yaml"]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var stdout, stderr strings.Builder
-	if err := run(t.Context(), []string{"rbac", "--config", path}, nil, &stdout, &stderr); err != nil {
-		t.Fatal(err)
-	}
-	granted, err := os.ReadFile("../../deploy/20-rbac.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(withoutComments(stdout.String()), withoutComments(string(granted))); diff != "" {
-		t.Errorf("deploy/20-rbac.yaml (-what bridge rbac prints +what is there):\n%s", diff)
-	}
-	if stderr.Len() > 0 {
-		t.Errorf("on stderr: %s", &stderr)
-	}
-}
 
 // TestPermissionsAreDocumented shows that docs/operations.md has what bridge
 // permissions prints.
@@ -71,37 +39,24 @@ sinks: {main: {nats: {url: nats://127.0.0.1:4222, jetstream: {stream: K8S}}}}
 	}
 }
 
-func withoutComments(text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "#") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
-}
-
-// TestDeployedConfiguration shows that the configuration in deploy/ is one that
-// the bridge takes.
-func TestDeployedConfiguration(t *testing.T) {
-	content, err := os.ReadFile("../../deploy/30-configmap.yaml")
+// TestDeployedGrace shows that deploy/ gives a pod the time that the bridge takes
+// to end: for what its flows have, and then for two servers and its sinks.
+func TestDeployedGrace(t *testing.T) {
+	content, err := os.ReadFile("../../deploy/install.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var m corev1.ConfigMap
-	if err := yaml.UnmarshalStrict(content, &m); err != nil {
-		t.Fatal(err)
+	found := regexp.MustCompile(`(?m)^ +terminationGracePeriodSeconds: ([0-9]+)$`).FindSubmatch(content)
+	if found == nil {
+		t.Fatal("deploy/install.yaml has no terminationGracePeriodSeconds")
 	}
-	path := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(path, []byte(m.Data["config.yaml"]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := loadConfig(path, nil)
+	given, err := strconv.Atoi(string(found[1]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.LeaderElection.Enabled || c.LeaderElection.Namespace != m.Namespace {
-		t.Errorf("leader election is %+v; the Deployment has replicas in namespace %s", c.LeaderElection, m.Namespace)
+	// The manager waits a closeGrace longer than flows may take.
+	if taken := grace + closeGrace + 3*closeGrace; time.Duration(given)*time.Second <= taken {
+		t.Errorf("%d s are given, and %v may be taken", given, taken)
 	}
 }
 

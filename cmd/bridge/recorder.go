@@ -40,7 +40,7 @@ type recorder struct {
 const reporter = "crbridge"
 
 // newRecorder makes one for the pod that the environment names, as the
-// Deployment in deploy/ has it; nil where it names none.
+// chart in deploy/ has it; nil where it names none.
 func newRecorder(ctx context.Context, cluster sources.Cluster, environ []string, log *slog.Logger) (*recorder, error) {
 	pod := ownPod(environ)
 	if pod == nil {

@@ -12,6 +12,8 @@ import (
 const (
 	schemaFile = "../../deploy/schema/config.schema.json"
 	pageFile   = "../../docs/configuration.md"
+	valuesFile = "../../deploy/chart/values.schema.json"
+	deployFile = "../../docs/deploy.md"
 )
 
 // TestGenerated shows that what is made of the structs and their comments is
@@ -40,15 +42,29 @@ func TestGenerated(t *testing.T) {
 	if diff := cmp.Diff(string(shipped), string(schema)); diff != "" {
 		t.Errorf("%s: %s%s", schemaFile, remedy, diff)
 	}
-	page, err := os.ReadFile(pageFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	made, err := keydoc.Tables(page, schema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(page), string(made)); diff != "" {
-		t.Errorf("%s: %s%s", pageFile, remedy, diff)
+	for _, filled := range []struct {
+		file string
+		with func(content, schema []byte) ([]byte, error)
+		from string
+	}{
+		{pageFile, keydoc.Tables, schemaFile},
+		{valuesFile, keydoc.Embed, schemaFile},
+		{deployFile, keydoc.Tables, valuesFile},
+	} {
+		content, err := os.ReadFile(filled.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, err := os.ReadFile(filled.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made, err := filled.with(content, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(content), string(made)); diff != "" {
+			t.Errorf("%s: %s%s", filled.file, remedy, diff)
+		}
 	}
 }

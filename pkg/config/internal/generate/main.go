@@ -50,13 +50,25 @@ func pages() error {
 	if err := os.WriteFile("../../deploy/schema/config.schema.json", schema, 0o644); err != nil {
 		return err
 	}
-	const page = "../../docs/configuration.md"
-	content, err := os.ReadFile(page)
+	values, err := fill("../../deploy/chart/values.schema.json", keydoc.Embed, schema)
 	if err != nil {
 		return err
 	}
-	if content, err = keydoc.Tables(content, schema); err != nil {
-		return fmt.Errorf("%s: %w", page, err)
+	if _, err := fill("../../docs/configuration.md", keydoc.Tables, schema); err != nil {
+		return err
 	}
-	return os.WriteFile(page, content, 0o644) //nolint:gosec // the name is a constant; what is written is that file, filled
+	_, err = fill("../../docs/deploy.md", keydoc.Tables, values)
+	return err
+}
+
+// fill has a file filled with what follows from a schema.
+func fill(file string, with func(content, schema []byte) ([]byte, error), schema []byte) ([]byte, error) {
+	content, err := os.ReadFile(file) //nolint:gosec // the names are constants
+	if err != nil {
+		return nil, err
+	}
+	if content, err = with(content, schema); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return content, os.WriteFile(file, content, 0o644) //nolint:gosec // that file, filled
 }

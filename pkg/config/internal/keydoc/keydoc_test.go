@@ -102,3 +102,24 @@ func TestTables(t *testing.T) {
 		})
 	}
 }
+
+func TestEmbed(t *testing.T) {
+	const schema = "{\n  \"$schema\": \"x\",\n  \"type\": \"object\"\n}\n"
+	const embedded = "{\n  \"a\": 1,\n  \"$defs\": {\n    \"config\": {\n      \"type\": \"object\"\n    }\n  }\n}\n"
+	for _, row := range []struct{ reason, values, want, fails string }{
+		{"the first time", "{\n  \"a\": 1,\n  \"$defs\": {}\n}\n", embedded, ""},
+		{"again: what was there is replaced", embedded, embedded, ""},
+		{"no place", "{}", "", "there is no \"$defs\": {"},
+		{"a place that is not the last thing", "{\"b\": {\"$defs\": {}}}", "", "not at the end"},
+	} {
+		t.Run(row.reason, func(t *testing.T) {
+			got, err := Embed([]byte(row.values), []byte(schema))
+			if (err == nil) != (row.fails == "") || err != nil && !strings.Contains(err.Error(), row.fails) {
+				t.Fatalf("error %v, not %q", err, row.fails)
+			}
+			if diff := cmp.Diff(row.want, string(got)); diff != "" {
+				t.Errorf("values' schema (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

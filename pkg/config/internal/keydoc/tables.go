@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -234,6 +235,14 @@ func defaultOf(s *schema) string {
 			words = append(words, fmt.Sprint(e))
 		}
 		return "`[" + strings.Join(words, ", ") + "]`"
+	case float64:
+		return "`" + strconv.FormatFloat(v, 'f', -1, 64) + "`"
+	case map[string]any:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err.Error()
+		}
+		return "`" + string(text) + "`"
 	default:
 		return fmt.Sprintf("`%v`", v)
 	}
