@@ -3,13 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/crbridge/crbridge/pkg/config"
@@ -137,16 +140,73 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := c.HTTP.Transport
+	base := baseTransport(c.HTTP)
+	if base == nil || base.HTTP2 == nil || base.HTTP2.MaxReceiveBufferPerStream != watchBuffer {
+		t.Errorf("the transport is %+v, without a bound of %d bytes for a watch", base, watchBuffer)
+	}
+}
+
+// baseTransport is what a client's requests go through in the end.
+func baseTransport(client *http.Client) *http.Transport {
+	transport := client.Transport
 	for {
 		wrapper, is := transport.(interface{ WrappedRoundTripper() http.RoundTripper })
 		if !is {
-			break
+			base, _ := transport.(*http.Transport)
+			return base
 		}
 		transport = wrapper.WrappedRoundTripper()
 	}
-	base, is := transport.(*http.Transport)
-	if !is || base.HTTP2 == nil || base.HTTP2.MaxReceiveBufferPerStream != watchBuffer {
-		t.Errorf("the transport is %T %+v, without a bound of %d bytes for a watch", transport, base, watchBuffer)
+}
+
+// TestTokenIsReadAgain shows that the bridge uses what the kubelet has put into
+// the file of its token a minute later. (The kubelet does so twelve minutes
+// before the token of deploy/ ends.)
+func TestTokenIsReadAgain(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("Authorization"))
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
+	path := write("kubeconfig", fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+		"clusters":[{"name":"c","cluster":{"server":%q,"insecure-skip-tls-verify":true}}],"users":[{"name":"u","user":{"tokenFile":%q}}]}`, server.URL, write("token", "first")))
+	synctest.Test(t, func(t *testing.T) {
+		c, err := connect(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		base := baseTransport(c.HTTP)
+		base.DisableKeepAlives = true // the clock stands while something waits for the network
+		sent := func() string {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := c.HTTP.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			content, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(content)
+		}
+		if got := sent(); got != "Bearer first" {
+			t.Errorf("sends %q", got)
+		}
+		write("token", "second")
+		time.Sleep(time.Minute) // of the bubble's clock
+		if got := sent(); got != "Bearer second" {
+			t.Errorf("a minute later: sends %q", got)
+		}
+	})
 }

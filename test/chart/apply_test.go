@@ -118,6 +118,7 @@ func TestInstall(t *testing.T) {
 	accepted(t, objects)
 
 	t.Run("what is not restricted is refused", func(t *testing.T) {
+		t.Parallel()
 		// Without this the absence of warnings would prove nothing.
 		c := newApplier(t)
 		deployment := only(t, objects, "Deployment").DeepCopy()

@@ -144,7 +144,8 @@ spec:
       configMap:
         name: {{ include "crbridge.fullname" . }}
     # As the one that Kubernetes would mount by itself, but for the token's life:
-    # an hour. The kubelet renews it, and the bridge reads it again.
+    # an hour. The kubelet renews it twelve minutes before its end, and the bridge
+    # reads it again each minute.
     - name: service-account
       projected:
         defaultMode: 0440
