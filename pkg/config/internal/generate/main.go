@@ -63,12 +63,12 @@ func pages() error {
 
 // fill has a file filled with what follows from a schema.
 func fill(file string, with func(content, schema []byte) ([]byte, error), schema []byte) ([]byte, error) {
-	content, err := os.ReadFile(file) //nolint:gosec // the names are constants
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	if content, err = with(content, schema); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return content, os.WriteFile(file, content, 0o644) //nolint:gosec // that file, filled
+	return content, os.WriteFile(file, content, 0o644)
 }
