@@ -64,6 +64,20 @@ What a wildcard means only the cluster knows; it is refused, never made wider.
 
 {{/* What the bridge writes about itself. */}}
 {{- define "crbridge.eventRules" -}}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* Who leads; an Event on the Lease is of the older API. */}}
+{{- define "crbridge.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ . }}]
+  verbs: [get, update]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
