@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/crbridge/crbridge/test/flock"
 )
 
 // Server names a server that Path can build.
@@ -178,7 +180,7 @@ func buildOnce(ctx context.Context, s Server, src source, dir, target string, pr
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
 	}
-	unlock, err := lock(ctx, target+".lock", func() {
+	unlock, err := flock.Lock(ctx, target+".lock", func() {
 		fmt.Fprintf(progress, "%s: another process is building it; waiting\n", s)
 	})
 	if err != nil {

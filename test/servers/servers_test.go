@@ -3,14 +3,11 @@
 package servers
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestAssets(t *testing.T) {
@@ -79,26 +76,6 @@ func goDirectories(t *testing.T) map[string]string {
 		directories[variable] = value
 	}
 	return directories
-}
-
-func TestLockIsGivenUpWithTheContext(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path, func() { t.Error("waiting for a free lock") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	waited := 0
-	if _, err := lock(ctx, path, func() { waited++ }); !errors.Is(err, context.DeadlineExceeded) || waited != 1 {
-		t.Errorf("second lock: %v after %d notices", err, waited)
-	}
-	unlock()
-	again, err := lock(t.Context(), path, func() { t.Error("waiting for a lock that was given back") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	again()
 }
 
 func TestBuildOutput(t *testing.T) {
