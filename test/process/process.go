@@ -41,6 +41,13 @@ type Command struct {
 	Args []string
 	Env  []string // added to the environment of this process
 
+	// Isolated gives the process PID and mount namespaces of its own, in which it
+	// is process 1: when it ends, whatever runs in them ends too, and is gone
+	// before it is. Inside runs the process in the namespaces of another, which
+	// is Isolated and runs. Both need root, and Linux.
+	Isolated bool
+	Inside   *Process
+
 	// LogFile gets what the process prints. It is appended to, so that it
 	// holds all runs.
 	LogFile string
@@ -313,7 +320,7 @@ func launch(command Command) (*run, error) {
 		cmd.Stdout = io.MultiWriter(log, command.Tee)
 	}
 	cmd.Stderr = cmd.Stdout
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = childAttributes(command.Isolated, command.Inside != nil)
 	cmd.WaitDelay = 5 * time.Second // for a grandchild that holds the output open
 
 	r := &run{logOffset: offset, exited: make(chan struct{})}
@@ -322,9 +329,11 @@ func launch(command Command) (*run, error) {
 		// The kernel sends the parent-death signal when the thread ends that
 		// started the child, so that thread is kept until the child is gone.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		defer func() { _ = log.Close() }()
-		err := cmd.Start()
+		err := command.enter()
+		if err == nil {
+			err = cmd.Start()
+		}
 		if err == nil {
 			r.process, r.pid = cmd.Process, cmd.Process.Pid
 		}
@@ -334,11 +343,30 @@ func launch(command Command) (*run, error) {
 		}
 		r.err = cmd.Wait()
 		close(r.exited)
+		if command.Inside == nil {
+			runtime.UnlockOSThread() // else it ends with the goroutine: it is no longer like the others
+		}
 	}()
 	if err := <-started; err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// enter moves the calling thread into the namespaces that the process is to run
+// in. The thread must be locked, and must not be used for anything else.
+func (c *Command) enter() error {
+	if c.Inside == nil {
+		return nil
+	}
+	pid := c.Inside.PID()
+	if pid == 0 {
+		return fmt.Errorf("in the namespaces of %s: %w", c.Inside.command.Name, ErrNotRunning)
+	}
+	if err := enterNamespaces(pid); err != nil {
+		return fmt.Errorf("in the namespaces of %s: %w", c.Inside.command.Name, err)
+	}
+	return nil
 }
 
 func (r *run) gone() bool {
