@@ -1,8 +1,9 @@
 //go:build unix
 
 // Package servers builds the real servers that the tests and the demo run:
-// kube-apiserver, etcd and nats-server, each from the Go module below this
-// folder that pins its version; and Helm, which is no server, in the same way.
+// kube-apiserver, etcd and nats-server, for a node the other parts of
+// Kubernetes, and the commands kubectl and helm, each from the Go module below
+// this folder that pins its version.
 // Nothing but the go command is needed.
 //
 // A server is built once and then found in the user's cache directory, under a
@@ -36,16 +37,23 @@ const (
 	KubeAPIServer Server = "kube-apiserver"
 	Etcd          Server = "etcd"
 	NATSServer    Server = "nats-server"
-	Kubectl       Server = "kubectl" // a command, as the next
-	Helm          Server = "helm"
+
+	// Of a node, for package node.
+	KubeControllerManager Server = "kube-controller-manager"
+	KubeScheduler         Server = "kube-scheduler"
+	Kubelet               Server = "kubelet"
+
+	// Commands, for those who deploy.
+	Kubectl Server = "kubectl"
+	Helm    Server = "helm"
 )
 
-// All returns every server, the one that takes longest to build first. What is
-// not run as one has to be asked for by its name.
+// All returns every server that most tests need, the one that takes longest to
+// build first. The others have to be asked for by their names.
 func All() []Server { return []Server{KubeAPIServer, Etcd, NATSServer} }
 
-// assetsEnv names the directory of ready-made executables of the Kubernetes
-// servers. It is controller-runtime envtest's variable.
+// assetsEnv names the directory of ready-made executables of kube-apiserver and
+// etcd. It is controller-runtime envtest's variable.
 const assetsEnv = "KUBEBUILDER_ASSETS"
 
 // source says where a server is built from.
@@ -64,6 +72,11 @@ func (s Server) source() (source, error) {
 			folder: "kubernetes", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/kube-apiserver",
 			takes: "about 4 minutes", linkage: kubernetesVersion,
 		}, nil
+	case KubeControllerManager, KubeScheduler, Kubelet, Kubectl:
+		return source{
+			folder: "kubernetes", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/" + string(s),
+			takes: "about a minute", linkage: kubernetesVersion,
+		}, nil
 	case Etcd:
 		return source{
 			folder: "etcd", module: "go.etcd.io/etcd/server/v3", main: "go.etcd.io/etcd/server/v3",
@@ -73,11 +86,6 @@ func (s Server) source() (source, error) {
 		return source{
 			folder: "nats", module: "github.com/nats-io/nats-server/v2", main: "github.com/nats-io/nats-server/v2",
 			takes: "about half a minute",
-		}, nil
-	case Kubectl:
-		return source{
-			folder: "kubectl", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/kubectl",
-			takes: "about a minute after kube-apiserver", linkage: kubernetesVersion,
 		}, nil
 	case Helm:
 		return source{
@@ -109,8 +117,9 @@ func kubernetesVersion(version string) []string {
 // Path returns the path of s's executable, and builds it first if it is not in
 // the cache. What it does meanwhile is told on progress, which may be nil.
 //
-// kube-apiserver, etcd and kubectl are taken from the directory that
-// KUBEBUILDER_ASSETS names, if it is set; that one of them is not there is an error then.
+// kube-apiserver and etcd are taken from the directory that KUBEBUILDER_ASSETS
+// names, if it is set; that one of them is not there is an error then. The other
+// parts of Kubernetes are never in it.
 func Path(ctx context.Context, s Server, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
@@ -316,6 +325,29 @@ func extract(ctx context.Context, repository, commit, to string) error {
 			return err
 		}
 	}
+}
+
+// BuildProgram builds a program of the test module for this machine, static,
+// from the package at that path below the module's folder, such as "node/init",
+// and puts it at target.
+func BuildProgram(ctx context.Context, target, pkg string, progress io.Writer) error {
+	if progress == nil {
+		progress = io.Discard
+	}
+	root, err := testModule()
+	if err != nil {
+		return fmt.Errorf("%s: %w", pkg, err)
+	}
+	err = goBuild(ctx, goBuildOptions{
+		name: pkg,
+		dir:  root,
+		env:  buildEnv(),
+		args: []string{"-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", target, "./" + pkg},
+	}, progress)
+	if err != nil {
+		return fmt.Errorf("%s: %w", pkg, err)
+	}
+	return nil
 }
 
 // testModule returns the directory of the module that this package is in. It is
