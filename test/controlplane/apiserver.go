@@ -5,8 +5,8 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,23 +52,24 @@ func (cp *ControlPlane) StartAPIServer(ctx context.Context, etcd, logFile string
 			return err
 		}
 		s = &APIServer{port: port}
-		s.Process = apiServerProcess(path, cp.dir, port, client, etcd, logFile, cp.flags)
+		s.Process = apiServerProcess(path, cp.dir, loopback(port), client, etcd, logFile, cp.flags)
 		return s.Start(ctx)
 	})
 	return s, err
 }
 
-func newAPIServer(path, dir string, port int, client *kubernetes.Clientset, opts Options) *process.Process {
-	return apiServerProcess(path, dir, port, client, etcdEndpoint(dir), filepath.Join(opts.LogDir, "kube-apiserver.log"), opts.APIServerFlags)
+func newAPIServer(path, dir, address string, client *kubernetes.Clientset, opts Options) *process.Process {
+	return apiServerProcess(path, dir, address, client, etcdEndpoint(dir), filepath.Join(opts.LogDir, "kube-apiserver.log"), opts.APIServerFlags)
 }
 
-func apiServerProcess(path, dir string, port int, client *kubernetes.Clientset, etcd, logFile string, flags []string) *process.Process {
+func apiServerProcess(path, dir, address string, client *kubernetes.Clientset, etcd, logFile string, flags []string) *process.Process {
 	file := func(name string) string { return filepath.Join(dir, name) }
+	host, port, _ := net.SplitHostPort(address) // which is made of the two
 	args := []string{
 		"--etcd-servers=" + etcd,
-		"--bind-address=127.0.0.1",
-		"--secure-port=" + strconv.Itoa(port),
-		"--advertise-address=127.0.0.1",
+		"--bind-address=" + host,
+		"--secure-port=" + port,
+		"--advertise-address=" + host,
 		// The Service kubernetes cannot have endpoints on loopback.
 		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.0.0.0/24",
@@ -77,7 +78,10 @@ func apiServerProcess(path, dir string, port int, client *kubernetes.Clientset, 
 		"--tls-cert-file=" + file(serverCertFile),
 		"--tls-private-key-file=" + file(serverKeyFile),
 		"--client-ca-file=" + file(authorityFile),
-		"--authorization-mode=RBAC",
+		"--kubelet-client-certificate=" + file(kubeletClientCertFile),
+		"--kubelet-client-key=" + file(kubeletClientKeyFile),
+		"--kubelet-certificate-authority=" + file(authorityFile),
+		"--authorization-mode=Node,RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + file(serviceAccountKeyFile),
 		"--service-account-key-file=" + file(serviceAccountPublicFile),

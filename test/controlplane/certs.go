@@ -46,13 +46,19 @@ func NewAuthority() (*Authority, error) {
 	return &Authority{KeyPair: KeyPair{Cert: certPEM(der), Key: key}, parsed: parsed, signer: signer}, nil
 }
 
-// Server issues a certificate for a server at these DNS names; without any, for
-// one on loopback.
+// Server issues a certificate for a server at these DNS names and IP addresses;
+// without any, for one on loopback.
 func (a *Authority) Server(name string, at ...string) (KeyPair, error) {
 	template := certificate(name)
-	if template.DNSNames = at; len(at) == 0 {
-		template.DNSNames = []string{"localhost"}
-		template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	if len(at) == 0 {
+		at = []string{"localhost", "127.0.0.1"}
+	}
+	for _, host := range at {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
 	}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	return a.issue(template)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,14 @@ type Options struct {
 	APIServerFlags []string
 	EtcdFlags      []string
 
+	// Address is where the API server listens, IP and port. Default: a free port
+	// of 127.0.0.1.
+	Address string
+
+	// Dir is where the control plane makes a directory of its own, which Close
+	// removes. Default: where temporary files are.
+	Dir string
+
 	// LogDir gets the servers' logs, kube-apiserver.log and etcd.log; it must
 	// exist, and Close leaves it alone. Default: a directory that Close removes.
 	LogDir string
@@ -42,6 +51,7 @@ type ControlPlane struct {
 	APIServer, Etcd *process.Process
 
 	dir        string
+	creds      *credentials
 	admin      *rest.Config
 	kubeconfig string
 	client     *kubernetes.Clientset // as admin
@@ -67,7 +77,7 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "crbridge-")
+	dir, err := os.MkdirTemp(opts.Dir, "crbridge-")
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +90,13 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	if opts.LogDir == "" {
 		opts.LogDir = dir
 	}
-	creds, err := newCredentials(dir)
-	if err != nil {
+	host := "127.0.0.1"
+	if opts.Address != "" {
+		if host, _, err = net.SplitHostPort(opts.Address); err != nil {
+			return nil, fmt.Errorf("address of the API server: %w", err)
+		}
+	}
+	if cp.creds, err = newCredentials(dir, host); err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
 
@@ -89,14 +104,19 @@ func Start(ctx context.Context, opts Options) (_ *ControlPlane, err error) {
 	if err := cp.Etcd.Start(ctx); err != nil {
 		return nil, err
 	}
-	err = onFreePort(ctx, func(port int) error {
-		cp.admin = creds.adminConfig(port)
+	start := func(address string) error {
+		cp.admin = cp.creds.config(address, cp.creds.admin)
 		if cp.client, err = kubernetes.NewForConfig(cp.admin); err != nil {
 			return err
 		}
-		cp.APIServer = newAPIServer(apiServer, dir, port, cp.client, opts)
+		cp.APIServer = newAPIServer(apiServer, dir, address, cp.client, opts)
 		return cp.APIServer.Start(ctx)
-	})
+	}
+	if opts.Address != "" {
+		err = start(opts.Address)
+	} else {
+		err = onFreePort(ctx, func(port int) error { return start(loopback(port)) })
+	}
 	if err != nil {
 		return nil, err
 	}

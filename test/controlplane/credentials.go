@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -17,28 +18,35 @@ import (
 const (
 	authorityFile            = "ca.crt"
 	serverCertFile           = "apiserver.crt"
-	serverKeyFile            = "apiserver.Key"
+	serverKeyFile            = "apiserver.key"
+	kubeletClientCertFile    = "kubelet-client.crt"
+	kubeletClientKeyFile     = "kubelet-client.key"
 	serviceAccountKeyFile    = "service-account.key"
 	serviceAccountPublicFile = "service-account.pub"
 )
 
 // credentials are a control plane's own, made at its start.
 type credentials struct {
-	authority []byte // certificate, PEM
+	authority *Authority
 	admin     KeyPair
 }
 
-// newCredentials makes the credentials and writes the API server's into dir.
-func newCredentials(dir string) (*credentials, error) {
+// newCredentials makes the credentials and writes those of an API server at host
+// into dir.
+func newCredentials(dir, host string) (*credentials, error) {
 	ca, err := NewAuthority()
 	if err != nil {
 		return nil, err
 	}
-	server, err := ca.Server("kube-apiserver")
+	server, err := ca.Server("kube-apiserver", "localhost", "127.0.0.1", host, "kubernetes.default.svc")
 	if err != nil {
 		return nil, err
 	}
 	admin, err := ca.Client("admin", "system:masters")
+	if err != nil {
+		return nil, err
+	}
+	kubeletClient, err := ca.Client("kube-apiserver-kubelet-client", "system:masters")
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +62,8 @@ func newCredentials(dir string) (*credentials, error) {
 		authorityFile:            ca.Cert,
 		serverCertFile:           server.Cert,
 		serverKeyFile:            server.Key,
+		kubeletClientCertFile:    kubeletClient.Cert,
+		kubeletClientKeyFile:     kubeletClient.Key,
 		serviceAccountKeyFile:    signingKey,
 		serviceAccountPublicFile: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
 	} {
@@ -61,21 +71,45 @@ func newCredentials(dir string) (*credentials, error) {
 			return nil, err
 		}
 	}
-	return &credentials{authority: ca.Cert, admin: admin}, nil
+	return &credentials{authority: ca, admin: admin}, nil
 }
 
-// adminConfig returns a configuration for a client that may do everything and
-// is not throttled.
-func (c *credentials) adminConfig(port int) *rest.Config {
+// config returns a configuration for a client of the API server at that address
+// that is not throttled.
+func (c *credentials) config(address string, who KeyPair) *rest.Config {
 	return &rest.Config{
-		Host: "https://" + loopback(port),
+		Host: "https://" + address,
 		TLSClientConfig: rest.TLSClientConfig{
-			CAData:   c.authority,
-			CertData: c.admin.Cert,
-			KeyData:  c.admin.Key,
+			CAData:   c.authority.Cert,
+			CertData: who.Cert,
+			KeyData:  who.Key,
 		},
 		QPS: -1,
 	}
+}
+
+// Authority is who issued the API server's certificate, and issues those of
+// clients that it knows.
+func (cp *ControlPlane) Authority() *Authority { return cp.creds.authority }
+
+// AuthorityFile returns the path of the authority's certificate.
+func (cp *ControlPlane) AuthorityFile() string { return filepath.Join(cp.dir, authorityFile) }
+
+// ServiceAccountKeyFile returns the path of the key that the tokens of service
+// accounts are signed with.
+func (cp *ControlPlane) ServiceAccountKeyFile() string {
+	return filepath.Join(cp.dir, serviceAccountKeyFile)
+}
+
+// Kubeconfig writes a kubeconfig for that user in those groups, such as a part
+// of Kubernetes, and returns its path.
+func (cp *ControlPlane) Kubeconfig(user string, groups ...string) (path string, err error) {
+	who, err := cp.creds.authority.Client(user, groups...)
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(cp.dir, strings.ReplaceAll(user, ":", ".")+".user.kubeconfig")
+	return path, writeKubeconfig(path, cp.creds.config(cp.Address(), who))
 }
 
 // writeKubeconfig writes what config says to a file that every Kubernetes

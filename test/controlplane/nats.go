@@ -3,14 +3,17 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,8 +39,10 @@ type NATSOptions struct {
 	// directory that Close removes.
 	StoreDir string
 
-	// Port is the port for clients. Default: a free one.
+	// Port is the port for clients, Host the IP address. Default: a free one of
+	// 127.0.0.1.
 	Port int
+	Host string
 
 	// LogDir gets nats-server.log; it must exist, and Close leaves it alone.
 	// Default: a directory that Close removes.
@@ -164,7 +169,7 @@ jetstream {
   %s
 }
 %s
-`, loopback(s.port), s.dir, s.storeDir, s.opts.JetStream, more)
+`, s.Address(), s.dir, s.storeDir, s.opts.JetStream, more)
 }
 
 // ready asks the server's health endpoint, which answers for JetStream too. Its
@@ -199,10 +204,12 @@ func (s *NATSServer) ready(ctx context.Context) error {
 }
 
 // URL returns the server's address for clients.
-func (s *NATSServer) URL() string { return "nats://" + loopback(s.port) }
+func (s *NATSServer) URL() string { return "nats://" + s.Address() }
 
 // Address returns where the server takes clients, host:port.
-func (s *NATSServer) Address() string { return loopback(s.port) }
+func (s *NATSServer) Address() string {
+	return net.JoinHostPort(cmp.Or(s.opts.Host, "127.0.0.1"), strconv.Itoa(s.port))
+}
 
 // StoreDir returns the directory that the streams are in.
 func (s *NATSServer) StoreDir() string { return s.storeDir }

@@ -47,10 +47,10 @@ type NATSCluster struct {
 // caller must Close what it gets.
 //
 // The options are those of each node. Each has a folder of its own, named after
-// it, in StoreDir and in LogDir; Port cannot be set.
+// it, in StoreDir and in LogDir; Host and Port cannot be set.
 func StartNATSCluster(ctx context.Context, n int, opts NATSOptions) (*NATSCluster, error) {
-	if n < 2 || opts.Port != 0 {
-		return nil, errors.New("a NATS cluster has two nodes or more, and chooses their ports")
+	if n < 2 || opts.Port != 0 || opts.Host != "" {
+		return nil, errors.New("a NATS cluster has two nodes or more, on loopback, and chooses their ports")
 	}
 	var errs error
 	for range 5 {
