@@ -38,7 +38,7 @@ MODULES := . test tools tools/actionlint examples/go $(patsubst %/go.mod,%,$(wil
 
 .PHONY: help
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: build
 build: ## Build bin/bridge, with its version in it
@@ -123,12 +123,24 @@ test-race: servers commands ## Run all the tests with the race detector (needs a
 	CGO_ENABLED=1 go -C test build -race ./...
 	CGO_ENABLED=1 go -C test test -race -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
 
+.PHONY: node-packages
+node-packages: ## Install the Debian packages that make e2e needs, if they are missing (needs root)
+	@test/node/packages.sh
+
+# The packages one after the other, as each has a node of its own.
+.PHONY: e2e
+e2e: ## Run the tests on a real single-node Kubernetes (needs Linux and root)
+	@test "$$(id -u)" = 0 || { echo "make e2e: run it as root: a node of Kubernetes makes mounts, namespaces and network links" >&2; exit 1; }
+	@$(MAKE) node-packages servers
+	@go -C test run ./cmd/servers kubelet kube-controller-manager kube-scheduler kubectl helm
+	go -C test test -tags cluster -timeout $(E2E_TIMEOUT) -v -p 1 -count=1 ./process ./node/...
+
 .PHONY: lint
 lint: ## Run golangci-lint on all the code, and actionlint on the workflows
 	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes=
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
-	cd test && go $(TOOL) golangci-lint run --build-tags node,release ./...
+	cd test && go $(TOOL) golangci-lint run --build-tags node,release,cluster ./...
 	cd examples/go && go $(TOOL) golangci-lint run ./...
 
 .PHONY: fmt
