@@ -32,6 +32,7 @@ type reloader struct {
 	state      sinks.Sink // that keeps the ledgers of others; nil where none does
 	reloads    *prometheus.CounterVec
 	successful prometheus.Gauge
+	loaded     prometheus.Gauge
 
 	// These belong to run.
 	inForce *config.Config
@@ -54,11 +55,16 @@ func newReloader(path string, environ []string, c *config.Config, registry prome
 			Name: "bridge_config_last_reload_successful",
 			Help: "Whether the configuration file as it is now is in force: 1 if it is, 0 if it is bad.",
 		}),
+		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "bridge_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration that is in force was loaded.",
+		}),
 	}
-	registry.MustRegister(r.reloads, r.successful)
+	registry.MustRegister(r.reloads, r.successful, r.loaded)
 	r.reloads.WithLabelValues("ok")
 	r.reloads.WithLabelValues("bad")
 	r.successful.Set(1)
+	r.loaded.SetToCurrentTime()
 	return r
 }
 
@@ -124,6 +130,7 @@ func (r *reloader) reload(ctx context.Context) {
 	default:
 		r.reloads.WithLabelValues("ok").Inc()
 		r.successful.Set(1)
+		r.loaded.SetToCurrentTime()
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // version and commit are stamped by the linker: -X main.version=… -X main.commit=…
@@ -43,4 +45,12 @@ func (b build) orNoted(info *debug.BuildInfo) build {
 
 func (b build) String() string {
 	return fmt.Sprintf("bridge %s (commit %s, %s)", b.version, b.commit, runtime.Version())
+}
+
+// metric is a series that tells which bridge this is; its value says nothing.
+func (b build) metric() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bridge_build_info", Help: "Always 1; its labels say which bridge this is.",
+		ConstLabels: prometheus.Labels{"version": b.version, "commit": b.commit, "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
 }

@@ -71,6 +71,7 @@ type wiring struct {
 func wire(ctx context.Context, w wiring) (*parts, error) {
 	c, cluster, log := w.config, w.cluster, w.loggers.logger
 	registry := prometheus.NewRegistry() // controller-runtime's has Go's and the process' metrics
+	registry.MustRegister(thisBuild().metric())
 
 	cluster.Feeds, cluster.Requests = &sources.Feeds{}, sources.NewRequests()
 	var err error

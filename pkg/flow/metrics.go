@@ -80,11 +80,18 @@ func (s *series) deliveredOne(t events.Type) {
 	}
 }
 
-// forget deletes the flow's series.
+// forget deletes the flow's series, and those of its sink with the last flow
+// that leads there.
 func (m *Metrics) forget(id ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.flows, id)
+	for other := range m.flows {
+		if other.Sink == id.Sink {
+			return
+		}
+	}
+	m.retries.DeleteLabelValues(id.Sink)
 }
 
 var (

@@ -25,17 +25,18 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 }
 
 // Suppressed says that the sink had that many of the events already that were
-// to be sent again. A nil Metrics says nothing.
+// to be sent again. A sink says 0 as it opens: of a series that begins with
+// more, Prometheus sees no increase. A nil Metrics says nothing.
 func (m *Metrics) Suppressed(sink string, events int) {
-	if m != nil && events > 0 {
+	if m != nil {
 		m.suppressed.WithLabelValues(sink).Add(float64(events))
 	}
 }
 
-// Unheard says that nobody was there for that many events. A nil Metrics says
-// nothing.
+// Unheard says that nobody was there for that many events, 0 as the sink opens.
+// A nil Metrics says nothing.
 func (m *Metrics) Unheard(sink string, events int) {
-	if m != nil && events > 0 {
+	if m != nil {
 		m.unheard.WithLabelValues(sink).Add(float64(events))
 	}
 }

@@ -107,4 +107,21 @@ type Status struct {
 	// Notes say in which ways the sink is not as configured without being
 	// unfit, one sentence each.
 	Notes []string
+	// Stream is what the sink writes to; nil where that is no stream, or it is
+	// not known now.
+	Stream *Stream
+}
+
+// Stream is a stream as it was when it was last looked at, less than a minute
+// ago: that is every 30 seconds or more often while flows lead to it.
+type Stream struct {
+	Name            string
+	Messages, Bytes uint64
+	// MaxMessages and MaxBytes are how much it may hold, MaxAge is for how long;
+	// 0 is without limit. Limits of the account or the server may be lower.
+	MaxMessages, MaxBytes uint64
+	MaxAge                time.Duration
+	// Refuses: when it is full it takes nothing, so that flows stand; others let
+	// the oldest messages go.
+	Refuses bool
 }

@@ -133,7 +133,10 @@ func Open(o Options) (*Sink, error) {
 		s.host = newHost(&o, s.log)
 		s.dialer.host = s.host
 	}
-	if s.jetstream == nil {
+	if s.jetstream != nil {
+		s.metrics.Suppressed(s.name, 0)
+	} else {
+		s.metrics.Unheard(s.name, 0)
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
 	go func() {
@@ -250,6 +253,7 @@ func (s *Sink) Status() sinks.Status {
 		if fit, f, _ := ses.stream.known(time.Time{}); fit {
 			status.Batches = f.batches()
 		}
+		status.Stream = ses.stream.lastSeen()
 	}
 	return status
 }

@@ -61,7 +61,7 @@ func TestStateIsLoggedOncePerChange(t *testing.T) {
 		t.Helper()
 		text := "# HELP bridge_sink_connected Whether the sink is connected: 1 if it is, else 0.\n" +
 			"# TYPE bridge_sink_connected gauge\nbridge_sink_connected{sink=\"main\"} " + want + "\n"
-		if err := testutil.GatherAndCompare(registry, strings.NewReader(text)); err != nil {
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(text), "bridge_sink_connected"); err != nil {
 			t.Error(err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/sinks"
 )
 
 // errSubjectOverlap is JSStreamSubjectOverlapErr of nats-server.
@@ -29,7 +30,9 @@ type streamState struct {
 	fit    bool
 	facts  facts // if it is fit
 	looked time.Time
-	found  error // by the last look
+	found  error         // by the last look
+	seen   *sinks.Stream // for people; nil until the stream has been seen
+	seenAt time.Time
 
 	// The first look of the session saw that stream end there: what was
 	// durable in an earlier session is not behind it.
@@ -65,6 +68,29 @@ func (st *streamState) handle(ctx context.Context, js jetstream.JetStream, name 
 		st.mu.Unlock()
 	}
 	return stream, err
+}
+
+// saw takes note of how full the stream is.
+func (st *streamState) saw(info *jetstream.StreamInfo) {
+	seen := &sinks.Stream{
+		Name: info.Config.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes,
+		MaxMessages: uint64(max(0, info.Config.MaxMsgs)), MaxBytes: uint64(max(0, info.Config.MaxBytes)), MaxAge: info.Config.MaxAge,
+		Refuses: info.Config.Discard == jetstream.DiscardNew,
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.seen, st.seenAt = seen, time.Now()
+}
+
+// lastSeen is how the stream was then; nil where that was long ago. A standby
+// looks once, and what it saw says nothing later.
+func (st *streamState) lastSeen() *sinks.Stream {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if time.Since(st.seenAt) > 2*lookEvery {
+		return nil
+	}
+	return st.seen
 }
 
 // doubt has the stream looked at again before anything else is published.
@@ -136,6 +162,7 @@ func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
 	if err != nil {
 		return facts{}, fmt.Errorf("stream %s: %w", s.jetstream.Stream, because(ctx, err))
 	}
+	ses.stream.saw(info)
 	if reasons := s.unfit(&info.Config); len(reasons) > 0 {
 		return facts{}, fmt.Errorf("stream %s does not fit: %s", s.jetstream.Stream, strings.Join(reasons, "; "))
 	}

@@ -434,6 +434,47 @@ func TestFullStreamIsToldAndRecovers(t *testing.T) {
 	}
 }
 
+// TestStatusTellsTheStream: how full it is, what it may hold and what it does
+// then, in the words of sinks.Stream; and nothing while that is not known.
+func TestStatusTellsTheStream(t *testing.T) {
+	server := natstest.Start(t, "")
+	s := open(t, options(t, server))
+	eventually(t, "the sink is connected", func() (string, bool) { return s.Status().LastError, s.Status().Connected })
+	if got := s.Status().Stream; got != nil {
+		t.Errorf("nobody has looked yet, and the stream is %+v", got)
+	}
+	_, err := streamsOf(t, client(t, server.URL())).CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, MaxBytes: 1 << 20, MaxMsgs: -1, MaxAge: 2 * time.Second,
+		Duplicates: time.Second, Discard: jetstream.DiscardNew,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if words := publishOnce(t, s); words != "" {
+		t.Fatal(words)
+	}
+	want := sinks.Stream{Name: "K8S", MaxBytes: 1 << 20, MaxAge: 2 * time.Second, Refuses: true}
+	eventually(t, "the stream is looked at again", func() (string, bool) {
+		got := *s.Status().Stream
+		full := got.Messages > 0 && got.Bytes > 0
+		got.Messages, got.Bytes = 0, 0
+		return fmt.Sprintf("%+v", got), full && got == want
+	})
+	var old streamState
+	old.saw(&jetstream.StreamInfo{})
+	if old.lastSeen() == nil {
+		t.Error("the stream has been looked at, and nothing is known of it")
+	}
+	if old.seenAt = old.seenAt.Add(-2 * lookEvery); old.lastSeen() != nil {
+		t.Error("how the stream was is told long after")
+	}
+	server.Kill(t)
+	eventually(t, "nothing is known of the stream", func() (string, bool) {
+		got := s.Status().Stream
+		return fmt.Sprintf("%+v", got), got == nil
+	})
+}
+
 func TestStructuredModeInStream(t *testing.T) {
 	server := natstest.Start(t, "")
 	o := options(t, server)
