@@ -10,10 +10,12 @@ COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 # The image: its name, for which machines, and what Go is taken from, where it is
-# not the Dockerfile's own image: another, or "local", the Go of this machine.
+# not the Dockerfile's own image: another, or "local", the Go of this machine. It is
+# put into IMAGE_DIR.
 IMAGE    ?= ghcr.io/crbridge/bridge
 ARCH     ?= $(shell go env GOARCH)
 GO_IMAGE ?=
+IMAGE_DIR ?= bin/image
 # What is built of a commit has the commit's time.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 STAMP = IMAGE='$(IMAGE)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' GO_IMAGE='$(GO_IMAGE)'
@@ -57,8 +59,8 @@ methods-check: ## Fail if the linker has to keep methods that nobody calls
 	fi
 
 .PHONY: image
-image: ## Build the image for ARCH (amd64, arm64) with buildah, as bin/image/bridge-linux-ARCH.tar
-	@$(STAMP) ARCH='$(ARCH)' OUT=bin/image hack/image
+image: ## Build the image for ARCH (amd64, arm64) with buildah, as IMAGE_DIR/bridge-linux-ARCH.tar
+	@$(STAMP) ARCH='$(ARCH)' OUT='$(IMAGE_DIR)' hack/image
 
 .PHONY: image-local
 image-local: ## The same with the Go of this machine, where no registry can be reached
@@ -114,7 +116,7 @@ test-readers: servers ## Read events with the JavaScript example (needs Node 20 
 
 .PHONY: test-release
 test-release: image-local ## Look into the image, build it again to compare, and install the bridge as users do
-	@$(STAMP) ARCH='$(ARCH)' OUT=bin/image GO_IMAGE=local go -C test test -tags release -timeout $(E2E_TIMEOUT) -v -count=1 ./release
+	@$(STAMP) ARCH='$(ARCH)' OUT='$(IMAGE_DIR)' GO_IMAGE=local go -C test test -tags release -timeout $(E2E_TIMEOUT) -v -count=1 ./release
 
 .PHONY: test-race
 test-race: servers commands ## Run all the tests with the race detector (needs a C compiler)
@@ -127,13 +129,15 @@ test-race: servers commands ## Run all the tests with the race detector (needs a
 node-packages: ## Install the Debian packages that make e2e needs, if they are missing (needs root)
 	@test/node/packages.sh
 
-# The packages one after the other, as each has a node of its own.
+# The packages one after the other, as each has a node of its own. Of the image
+# there are two versions, for an update.
 .PHONY: e2e
 e2e: ## Run the tests on a real single-node Kubernetes (needs Linux and root)
 	@test "$$(id -u)" = 0 || { echo "make e2e: run it as root: a node of Kubernetes makes mounts, namespaces and network links" >&2; exit 1; }
 	@$(MAKE) node-packages servers
 	@go -C test run ./cmd/servers kubelet kube-controller-manager kube-scheduler kubectl helm
-	go -C test test -tags cluster -timeout $(E2E_TIMEOUT) -v -p 1 -count=1 ./process ./node/...
+	@for version in one two; do $(MAKE) image-local VERSION=$$version IMAGE_DIR=bin/e2e/$$version; done
+	go -C test test -tags cluster -timeout $(E2E_TIMEOUT) -v -p 1 -count=1 ./process ./node/... ./cluster
 
 .PHONY: lint
 lint: ## Run golangci-lint on all the code, and actionlint on the workflows
