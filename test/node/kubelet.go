@@ -122,11 +122,12 @@ func (n *Node) kubeletConfig(certFile, keyFile string) any {
 		"enforceNodeAllocatable": []string{},
 
 		// The machine is not the node's: nothing is set in its kernel or in its
-		// packet filter, and how full its disk is does not matter.
+		// packet filter, and how full its disk is hardly matters. With isolation the
+		// node has local storage that pods can ask for.
 		"protectKernelDefaults":            true,
 		"makeIPTablesUtilChains":           false,
 		"failSwapOn":                       false,
-		"localStorageCapacityIsolation":    false,
+		"localStorageCapacityIsolation":    true,
 		"imageGCHighThresholdPercent":      100,
 		"evictionHard":                     map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
 		"evictionPressureTransitionPeriod": "10s",
