@@ -43,9 +43,10 @@ const (
 	KubeScheduler         Server = "kube-scheduler"
 	Kubelet               Server = "kubelet"
 
-	// Commands, for those who deploy.
+	// Commands, which serve nobody, but are built alike.
 	Kubectl Server = "kubectl"
 	Helm    Server = "helm"
+	NATS    Server = "nats"
 )
 
 // All returns every server that most tests need, the one that takes longest to
@@ -91,6 +92,11 @@ func (s Server) source() (source, error) {
 		return source{
 			folder: "helm", module: "helm.sh/helm/v4", main: "helm.sh/helm/v4/cmd/helm",
 			takes: "about 2 minutes",
+		}, nil
+	case NATS:
+		return source{
+			folder: "natscli", module: "github.com/nats-io/natscli", main: "github.com/nats-io/natscli/nats",
+			takes: "about a minute",
 		}, nil
 	default:
 		return source{}, fmt.Errorf("unknown server %q", string(s))
