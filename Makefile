@@ -118,6 +118,12 @@ test-readers: servers ## Read events with the JavaScript example (needs Node 20 
 test-release: image-local ## Look into the image, build it again to compare, and install the bridge as users do
 	@$(STAMP) ARCH='$(ARCH)' OUT='$(IMAGE_DIR)' GO_IMAGE=local go -C test test -tags release -timeout $(E2E_TIMEOUT) -v -count=1 ./release
 
+# Builds nats as well, which nothing else needs.
+.PHONY: test-docs
+test-docs: servers ## Run the commands of the documents, as they are, with real servers, kubectl and nats
+	@go -C test run ./cmd/servers kubectl nats
+	go -C test test -tags docs -timeout $(E2E_TIMEOUT) -v -count=1 ./docs
+
 .PHONY: test-race
 test-race: servers commands ## Run all the tests with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
@@ -144,7 +150,7 @@ lint: ## Run golangci-lint on all the code, and actionlint on the workflows
 	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes=
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
-	cd test && go $(TOOL) golangci-lint run --build-tags node,release,cluster ./...
+	cd test && go $(TOOL) golangci-lint run --build-tags node,docs,release,cluster ./...
 	cd examples/go && go $(TOOL) golangci-lint run ./...
 
 .PHONY: fmt
