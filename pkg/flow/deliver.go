@@ -126,6 +126,7 @@ func (r *Run) acknowledge(batch []item, durable int) []item {
 	now := time.Now()
 	count := 0
 	exact := r.flow.journal.Exact()
+	watched := r.flow.env.Tap.Watched()
 	for ; count < len(batch); count++ {
 		i := &batch[count]
 		if i.event != nil {
@@ -134,8 +135,14 @@ func (r *Run) acknowledge(batch []item, durable int) []item {
 			}
 			durable--
 			r.series.deliveredOne(events.Type(i.event.Fields.Event))
-			r.series.lag.observe(now.Sub(i.event.Time()))
+			lag := now.Sub(i.event.Time())
+			r.series.lag.observe(lag)
+			r.flow.waited.Add(int64(lag))
+			r.flow.last.Store(now.UnixNano())
 			r.flow.delivered.Add(1)
+			if watched {
+				r.flow.env.Tap.Show(deliveryOf(r.flow.id, i.event, now))
+			}
 		}
 		r.saver.note(i, exact)
 	}

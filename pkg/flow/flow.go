@@ -26,6 +26,7 @@ type Environment struct {
 	Memory  *Memory
 	Metrics *Metrics
 	Log     *slog.Logger
+	Tap     *Tap // that others look through while flows deliver; may be nil
 }
 
 // Flow is one CRD's changes, on one route, to one sink. At most one Run of it
@@ -41,6 +42,8 @@ type Flow struct {
 	condition *condition
 
 	delivered atomic.Uint64
+	waited    atomic.Int64        // nanoseconds from observed to durable, of all that was delivered
+	last      atomic.Int64        // when the last was, in Unix nanoseconds
 	run       atomic.Pointer[Run] // the one that is not done yet
 	requested atomic.Uint64       // the last resync that was asked for
 
@@ -135,20 +138,37 @@ type Status struct {
 	ID
 	Version   string // of the CRD, as it is watched; empty while nothing runs
 	State     State
+	Since     time.Time // of the state; zero where it was never another
 	Reason    string
 	Objects   int
 	Delivered uint64
-	Pending   int
-	Lag       time.Duration // since the oldest event that is not durable was observed
-	LastError string
+	// Waited is how long all that was delivered took together, from being
+	// observed to being durable.
+	Waited time.Duration
+	// LastDelivered is when an event was last delivered; zero for never.
+	LastDelivered time.Time
+	Pending       int
+	Lag           time.Duration // since the oldest event that is not durable was observed
+	LastError     string
 	// Fenced: no other bridge can deliver anything of the flow unnoticed.
 	Fenced bool
+	// Missing is the right that a Forbidden flow lacks; nil otherwise.
+	Missing *Right
+}
+
+// Right is to list and watch objects.
+type Right struct {
+	Group, Resource string
+	Namespace       string // empty for all of them
 }
 
 // Status is how the flow is now. It does not wait for anything.
 func (f *Flow) Status() Status {
-	s := Status{ID: f.id, Objects: f.ledger.objects(), Delivered: f.delivered.Load(), Fenced: f.journal.Fenced()}
-	s.State, s.Reason, s.LastError = f.condition.now()
+	s := Status{ID: f.id, Objects: f.ledger.objects(), Delivered: f.delivered.Load(), Waited: time.Duration(f.waited.Load()), Fenced: f.journal.Fenced()}
+	f.condition.now(&s)
+	if last := f.last.Load(); last != 0 {
+		s.LastDelivered = time.Unix(0, last)
+	}
 	if r := f.run.Load(); r != nil {
 		s.Version = r.target.Resource.Kind.Version
 		var since time.Time

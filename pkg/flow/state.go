@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -55,7 +56,8 @@ type condition struct {
 	buried  string // which objects nothing is told of
 	large   string // that an event was too large for the sink, in words
 	last    State
-	told    string // why the flow was said to be idle
+	told    string    // why the flow was said to be idle
+	since   time.Time // of last
 }
 
 // change applies a change and logs what it makes of the state.
@@ -80,37 +82,48 @@ func (c *condition) change(apply func()) {
 		args = append(args, "reason", reason)
 	}
 	report("flow is "+string(state), args...)
-	c.last, c.told = state, ""
+	if state != c.last {
+		c.last, c.since = state, time.Now()
+	}
+	c.told = ""
 	if c.idle != "" {
 		c.told = reason
 	}
 }
 
-// now is the state, why it is so, and the last error that still matters.
-func (c *condition) now() (State, string, string) {
+// now tells the state, since when and why it is so, and the last error that
+// still matters.
+func (c *condition) now(s *Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	state, reason := c.state()
-	var err string
+	s.State, s.Reason = c.state()
+	s.Since, s.LastError = c.since, c.problem()
+	if s.State == Forbidden {
+		namespace, _ := c.source()
+		s.Missing = &Right{c.target.Resource.Kind.Group, c.target.Resource.Plural, namespace}
+	}
+}
+
+// problem is the last error that still matters. The lock is held.
+func (c *condition) problem() string {
 	switch {
 	case c.idle != "":
+		return ""
 	case len(c.sources) > 0:
 		_, source := c.source()
-		err = source.Error()
+		return source.Error()
 	case c.invalid != nil:
-		err = c.invalid.Error()
+		return c.invalid.Error()
 	case c.sink != nil:
-		err = c.sink.Error()
+		return c.sink.Error()
 	case c.rewound != "":
-		err = c.rewound
+		return c.rewound
 	case c.gap != "":
-		err = c.gap
+		return c.gap
 	case c.buried != "":
-		err = c.buried
-	case c.when != "":
-		err = c.when
+		return c.buried
 	}
-	return state, reason, err
+	return c.when
 }
 
 // source is why the API server does not let us list or watch a namespace, the
