@@ -21,6 +21,7 @@ type Problems struct {
 
 	mu        sync.Mutex
 	connected bool
+	server    string          // of the connection, or the last one
 	words     []string        // by topic
 	told      map[string]bool // what was logged since all was well
 	closed    bool            // from then on nothing changes
@@ -41,8 +42,9 @@ func (p *Problems) Now() (connected bool, words string) {
 
 // Status is how a sink of that kind and name is.
 func (p *Problems) Status(kind, sink string) Status {
-	connected, words := p.Now()
-	s := Status{Type: kind, Connected: connected}
+	p.mu.Lock()
+	s, words := Status{Type: kind, Connected: p.connected, Server: p.server}, p.first()
+	p.mu.Unlock()
 	if words != "" {
 		s.LastError = "sink " + sink + ": " + words
 	}
@@ -69,6 +71,7 @@ func (p *Problems) Connect(server string, take func(), mended ...Topic) {
 	if take != nil {
 		take()
 	}
+	p.server = server
 	if p.connected || p.closed {
 		return // a connection took the place of another
 	}

@@ -56,8 +56,8 @@ func (s *Set) Collect(metrics chan<- prometheus.Metric) {
 			value = 1
 		}
 		metrics <- prometheus.MustNewConstMetric(connectedDesc, prometheus.GaugeValue, value, name)
-		if status.Stream != nil {
-			status.Stream.collect(name, metrics)
+		if stream := status.Stream; stream != nil && stream.Fresh() {
+			stream.collect(name, metrics)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func (s *Stream) collect(sink string, metrics chan<- prometheus.Metric) {
 	tell(streamMessagesDesc, s.Messages)
 	tell(streamBytesDesc, s.Bytes)
 	discard := "old"
-	if s.Refuses {
+	if s.DiscardsNew {
 		discard = "new"
 	}
 	if s.MaxMessages > 0 {

@@ -107,21 +107,43 @@ type Status struct {
 	// Notes say in which ways the sink is not as configured without being
 	// unfit, one sentence each.
 	Notes []string
-	// Stream is what the sink writes to; nil where that is no stream, or it is
-	// not known now.
+	// Server is where the sink is connected to, or was last; empty where it
+	// never was.
+	Server string
+	// Stream is what the sink's events are kept in; nil where they are not, or
+	// nothing is known of it yet.
 	Stream *Stream
 }
 
-// Stream is a stream as it was when it was last looked at, less than a minute
-// ago: that is every 30 seconds or more often while flows lead to it.
+// Stream is how a stream was when it was last looked at. Limits that are 0 are
+// none.
 type Stream struct {
-	Name            string
-	Messages, Bytes uint64
-	// MaxMessages and MaxBytes are how much it may hold, MaxAge is for how long;
-	// 0 is without limit. Limits of the account or the server may be lower.
-	MaxMessages, MaxBytes uint64
-	MaxAge                time.Duration
-	// Refuses: when it is full it takes nothing, so that flows stand; others let
-	// the oldest messages go.
-	Refuses bool
+	Name         string
+	Storage      string
+	Replicas     int
+	Messages     uint64
+	Bytes        uint64
+	Oldest       time.Time // when its first message was stored; zero where it has none
+	MaxAge       time.Duration
+	MaxBytes     uint64
+	MaxMessages  uint64
+	MaxOfSubject uint64 // that one subject may have
+	DiscardsNew  bool   // when it is full; otherwise what is old goes
+	Looked       time.Time
+}
+
+// freshFor is twice as long as it takes until a stream is looked at again, while
+// flows lead to it. A standby looks once.
+const freshFor = time.Minute
+
+// Fresh tells whether it was looked at so lately that it says how the stream is.
+func (s *Stream) Fresh() bool { return time.Since(s.Looked) < freshFor }
+
+// Left is how many bytes fit in before the stream is full, and whether its own
+// limits say that at all: those of the account and of the disk are not known.
+func (s *Stream) Left() (bytes uint64, limited bool) {
+	if s.MaxBytes == 0 {
+		return 0, false
+	}
+	return s.MaxBytes - min(s.Bytes, s.MaxBytes), true
 }

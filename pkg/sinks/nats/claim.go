@@ -161,7 +161,7 @@ func (p *streamPublisher) ends(ctx context.Context, ses *session) (first, last u
 	if err != nil {
 		return 0, 0, apiWords(because(ctx, err))
 	}
-	ses.stream.saw(stream.CachedInfo())
+	p.sink.saw(stream.CachedInfo())
 	state := stream.CachedInfo().State
 	return state.FirstSeq, state.LastSeq, nil
 }

@@ -82,8 +82,9 @@ type Sink struct {
 	notes     notes
 	host      *host // nil where others run the server
 
-	current     atomic.Pointer[session] // nil while there is no connection
-	anew        chan struct{}           // holds a token while a new connection is wanted
+	current     atomic.Pointer[session]      // nil while there is no connection
+	seen        atomic.Pointer[sinks.Stream] // how the stream was; nil before the first look
+	anew        chan struct{}                // holds a token while a new connection is wanted
 	inFlight    *semaphore.Weighted
 	openBatches *semaphore.Weighted
 	tails       *tails
@@ -248,12 +249,12 @@ func (s *Sink) streamPublisher(f sinks.Flow, foreign string) *streamPublisher {
 // Status is how the sink is now. It does not block.
 func (s *Sink) Status() sinks.Status {
 	status := s.problems.Status("nats", s.name)
+	status.Stream = s.seen.Load()
 	status.Notes = append(s.notes.all(), s.unheard.notes()...)
 	if ses := s.current.Load(); ses != nil && s.jetstream != nil {
 		if fit, f, _ := ses.stream.known(time.Time{}); fit {
 			status.Batches = f.batches()
 		}
-		status.Stream = ses.stream.lastSeen()
 	}
 	return status
 }

@@ -10,8 +10,8 @@ import (
 // What a problem may be about, besides the connection.
 const (
 	permission sinks.Topic = iota + 1
-	stream  // it is missing, or does not fit
-	storing // it fits, and takes no messages
+	stream                 // it is missing, or does not fit
+	storing                // it fits, and takes no messages
 	topicsOfProblems
 )
 

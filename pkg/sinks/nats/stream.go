@@ -30,9 +30,7 @@ type streamState struct {
 	fit    bool
 	facts  facts // if it is fit
 	looked time.Time
-	found  error         // by the last look
-	seen   *sinks.Stream // for people; nil until the stream has been seen
-	seenAt time.Time
+	found  error // by the last look
 
 	// The first look of the session saw that stream end there: what was
 	// durable in an earlier session is not behind it.
@@ -68,29 +66,6 @@ func (st *streamState) handle(ctx context.Context, js jetstream.JetStream, name 
 		st.mu.Unlock()
 	}
 	return stream, err
-}
-
-// saw takes note of how full the stream is.
-func (st *streamState) saw(info *jetstream.StreamInfo) {
-	seen := &sinks.Stream{
-		Name: info.Config.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes,
-		MaxMessages: uint64(max(0, info.Config.MaxMsgs)), MaxBytes: uint64(max(0, info.Config.MaxBytes)), MaxAge: info.Config.MaxAge,
-		Refuses: info.Config.Discard == jetstream.DiscardNew,
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.seen, st.seenAt = seen, time.Now()
-}
-
-// lastSeen is how the stream was then; nil where that was long ago. A standby
-// looks once, and what it saw says nothing later.
-func (st *streamState) lastSeen() *sinks.Stream {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if time.Since(st.seenAt) > 2*lookEvery {
-		return nil
-	}
-	return st.seen
 }
 
 // doubt has the stream looked at again before anything else is published.
@@ -162,7 +137,7 @@ func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
 	if err != nil {
 		return facts{}, fmt.Errorf("stream %s: %w", s.jetstream.Stream, because(ctx, err))
 	}
-	ses.stream.saw(info)
+	s.saw(info)
 	if reasons := s.unfit(&info.Config); len(reasons) > 0 {
 		return facts{}, fmt.Errorf("stream %s does not fit: %s", s.jetstream.Stream, strings.Join(reasons, "; "))
 	}
@@ -178,6 +153,18 @@ func (s *Sink) look(ctx context.Context, ses *session) (facts, error) {
 		maxAge:            info.Config.MaxAge,
 		pushesOut:         info.Config.Discard == jetstream.DiscardOld && (info.Config.MaxMsgs > 0 || info.Config.MaxBytes > 0),
 	}, nil
+}
+
+// saw takes note of how the stream is, for the status.
+func (s *Sink) saw(info *jetstream.StreamInfo) {
+	limit := func(n int64) uint64 { return uint64(max(0, n)) }
+	s.seen.Store(&sinks.Stream{
+		Name: info.Config.Name, Storage: storageName(info.Config.Storage), Replicas: info.Config.Replicas,
+		Messages: info.State.Msgs, Bytes: info.State.Bytes, Oldest: info.State.FirstTime,
+		MaxAge: info.Config.MaxAge, MaxBytes: limit(info.Config.MaxBytes), MaxMessages: limit(info.Config.MaxMsgs),
+		MaxOfSubject: limit(info.Config.MaxMsgsPerSubject), DiscardsNew: info.Config.Discard == jetstream.DiscardNew,
+		Looked: time.Now(),
+	})
 }
 
 var errMissing = errors.New("it does not exist, and jetstream.create is false: create it, or set jetstream.create to true")
