@@ -84,6 +84,10 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	beside.Go(func() { b.crds.probe(ctx) })
 	beside.Go(func() { b.reloader.run(ctx, file) })
 	beside.Go(func() { b.recorder.follow(ctx, b.status.Flows, b.sinks.All) })
+	beside.Go(func() { b.status.Run(ctx) })
+	if b.lease != nil {
+		beside.Go(func() { b.lease.follow(ctx) })
+	}
 	if err := runManager(ctx, b); err != nil {
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
@@ -97,6 +101,7 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 	}
 	cancel()
 	beside.Wait()
+	b.status.EndStreams()
 	for _, s := range servers {
 		err = errors.Join(err, s.close(ctx))
 	}

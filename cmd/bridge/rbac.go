@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/crbridge/crbridge/pkg/config"
 	"github.com/crbridge/crbridge/pkg/rbac"
@@ -42,35 +40,12 @@ func printRBAC(ctx context.Context, o options, environ []string, stdout, stderr 
 	if len(wildcards) > 0 {
 		fmt.Fprintf(stdout, "# %s: the CRDs that there were on %s.\n", strings.Join(wildcards, ", "), time.Now().UTC().Format(time.DateOnly))
 	}
-	for i, object := range objects {
-		text, err := manifest(object)
-		if err != nil {
-			return err
-		}
-		if i > 0 {
-			fmt.Fprintln(stdout, "---")
-		}
-		fmt.Fprint(stdout, text)
-	}
-	return nil
-}
-
-// manifest is an object as people write it: without a time of creation that it
-// has not yet.
-func manifest(object any) (string, error) {
-	content, err := json.Marshal(object)
+	text, err := rbac.YAML(objects...)
 	if err != nil {
-		return "", err
+		return err
 	}
-	var fields map[string]any
-	if err := json.Unmarshal(content, &fields); err != nil {
-		return "", err
-	}
-	if metadata, ok := fields["metadata"].(map[string]any); ok {
-		delete(metadata, "creationTimestamp")
-	}
-	text, err := yaml.Marshal(fields)
-	return string(text), err
+	fmt.Fprint(stdout, text)
+	return nil
 }
 
 // wildcardsOf are the configuration's wildcards, each once.

@@ -46,7 +46,7 @@ type reloader struct {
 func newReloader(path string, environ []string, c *config.Config, registry prometheus.Registerer) *reloader {
 	r := &reloader{
 		path: path, environ: environ, inForce: c, secrets: map[string]*contents{},
-		status: status.Configuration{LoadedAt: time.Now().UTC()},
+		status: status.Configuration{LoadedAt: time.Now().UTC(), Warnings: c.Warnings()},
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bridge_config_reloads_total",
 			Help: "Changes of the configuration file, by result: ok (in force), bad (the one before stays in force).",
@@ -166,7 +166,7 @@ func (r *reloader) apply(ctx context.Context, c *config.Config) error {
 	r.inForce = c
 	r.watchSecrets()
 	r.mu.Lock()
-	r.status = status.Configuration{LoadedAt: time.Now().UTC(), RestartNeeded: restart}
+	r.status = status.Configuration{LoadedAt: time.Now().UTC(), RestartNeeded: restart, Warnings: c.Warnings()}
 	r.mu.Unlock()
 	r.recorder.loaded(restart)
 	r.closeReplaced(ctx, before, next, released)

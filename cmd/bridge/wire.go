@@ -47,6 +47,7 @@ type parts struct {
 	manager manager.Manager
 	crds    *crdCache
 	status  *status.Bridge
+	lease   *lease // nil without election
 	// sinks are those that there are now; the reloader changes them.
 	sinks    *sinks.Set
 	reloader *reloader
@@ -97,14 +98,14 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	if b.manager, err = newManager(c, cluster, w.libraries, b.crds); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	memory := flow.NewMemory(queued)
+	memory, tap := flow.NewMemory(queued), &flow.Tap{}
 	registry.MustRegister(memory)
 	supervisor, err := lifecycle.NewSupervisor(lifecycle.Options{
 		Desired: lifecycle.Desired{Routes: c.Routes, Sinks: open}, State: c.State.Sink, Elected: c.LeaderElection.Enabled, Grace: grace,
 		Backoff: lifecycle.DefaultBackoff(), Log: log,
 		Flows: flow.Environment{
 			Cluster: c.Cluster, API: cluster, Memory: memory,
-			Metrics: flow.NewMetrics(registry), Log: log,
+			Metrics: flow.NewMetrics(registry), Log: log, Tap: tap,
 		},
 	})
 	if err != nil {
@@ -127,7 +128,13 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	b.status = &status.Bridge{
 		Cluster: c.Cluster, Configuration: b.reloader.Configuration, Sinks: b.sinks.All,
 		Metrics: prometheus.Gatherers{registry, controllermetrics.Registry},
-		Flows:   supervisor.Status, Leading: supervisor.Leading, CRDs: b.crds.ready,
+		Flows:   supervisor.Status, Leading: supervisor.Leading, CRDs: b.crds.ready, Tap: tap,
+	}
+	if c.LeaderElection.Enabled {
+		if b.lease, err = newLease(c.LeaderElection, cluster, supervisor.Leading); err != nil {
+			return nil, errors.Join(err, b.close(ctx))
+		}
+		b.status.Leader = b.lease.leader
 	}
 	return b, nil
 }

@@ -3,6 +3,7 @@
 package status
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -29,12 +30,26 @@ type Bridge struct {
 	Leading func() bool
 	// CRDs says why the bridge does not know the cluster's CRDs yet; nil once it does.
 	CRDs func() error
+	// Tap is what the live view of events looks through.
+	Tap *flow.Tap
+	// Leader names the bridge that leads while this one stands by; empty where
+	// that is not known. Nil where there is no election.
+	Leader func() string
+
+	history history
+	cached  cached
+	streams streams
 }
+
+// Run keeps what the page shows of the last minutes, until ctx is done.
+func (b *Bridge) Run(ctx context.Context) { b.history.keep(ctx, b.Flows) }
 
 // Document is the answer of /api/status.
 type Document struct {
-	Cluster       string        `json:"cluster"`
-	Role          string        `json:"role"` // leader or standby
+	Cluster string `json:"cluster"`
+	Role    string `json:"role"` // leader or standby
+	// Leader is the bridge that leads, where this one stands by and knows.
+	Leader        string        `json:"leader,omitempty"`
 	Configuration Configuration `json:"configuration"`
 	Flows         []Flow        `json:"flows"`
 	Sinks         []Sink        `json:"sinks"`
@@ -48,6 +63,8 @@ type Configuration struct {
 	Error string `json:"error"`
 	// RestartNeeded are keys whose values in the file need a restart.
 	RestartNeeded []string `json:"restartNeeded,omitempty"`
+	// Warnings are what in it is allowed and probably not meant.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Flow is one CRD on one route to one sink.
@@ -64,7 +81,15 @@ type Flow struct {
 	LagSeconds float64    `json:"lagSeconds"`
 	Fenced     bool       `json:"fenced"`
 	LastError  string     `json:"lastError"`
+	// Since is when the flow came into its state, LastDelivered when it last
+	// delivered an event; left out where it never did.
+	Since         time.Time `json:"since,omitzero"`
+	LastDelivered time.Time `json:"lastDelivered,omitzero"`
+
+	missing *flow.Right
 }
+
+func (f *Flow) id() flow.ID { return flow.ID{CRD: f.CRD, Route: f.Route, Sink: f.Sink} }
 
 // Sink is one place to which events go.
 type Sink struct {
@@ -75,6 +100,25 @@ type Sink struct {
 	Notes     []string `json:"notes"`
 	// Batches says how events are written; left out where there is one way only.
 	Batches string `json:"batches,omitempty"`
+	// Server is where the sink is connected to, or was last.
+	Server string `json:"server,omitempty"`
+	// Stream is left out where there is none, or nothing is known of it yet.
+	Stream *Stream `json:"stream,omitempty"`
+}
+
+// Stream is how a sink's stream was when it was last looked at. A limit that is
+// left out is none.
+type Stream struct {
+	Name          string    `json:"name"`
+	Storage       string    `json:"storage"`
+	Replicas      int       `json:"replicas"`
+	Messages      uint64    `json:"messages"`
+	Bytes         uint64    `json:"bytes"`
+	MaxAgeSeconds float64   `json:"maxAgeSeconds,omitempty"`
+	MaxBytes      uint64    `json:"maxBytes,omitempty"`
+	LookedAt      time.Time `json:"lookedAt"`
+
+	all *sinks.Stream
 }
 
 // Document is how the bridge is now.
@@ -86,19 +130,35 @@ func (b *Bridge) Document() Document {
 	}
 	if b.Leading() {
 		d.Role = "leader"
+	} else if b.Leader != nil {
+		d.Leader = b.Leader()
 	}
 	for _, f := range b.Flows() {
 		d.Flows = append(d.Flows, Flow{
 			CRD: f.CRD, Route: f.Route, Sink: f.Sink, Version: f.Version, State: f.State, Reason: f.Reason,
 			Objects: f.Objects, Delivered: f.Delivered, Pending: f.Pending, LagSeconds: f.Lag.Seconds(), Fenced: f.Fenced, LastError: f.LastError,
+			Since: f.Since.UTC(), LastDelivered: f.LastDelivered.UTC(), missing: f.Missing,
 		})
 	}
 	for name, sink := range b.Sinks() {
 		s := sink.Status()
-		d.Sinks = append(d.Sinks, Sink{Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...), Batches: s.Batches})
+		d.Sinks = append(d.Sinks, Sink{
+			Name: name, Type: s.Type, Connected: s.Connected, LastError: s.LastError, Notes: append([]string{}, s.Notes...), Batches: s.Batches,
+			Server: s.Server, Stream: streamOf(s.Stream),
+		})
 	}
 	slices.SortFunc(d.Sinks, func(a, b Sink) int { return strings.Compare(a.Name, b.Name) })
 	return d
+}
+
+func streamOf(s *sinks.Stream) *Stream {
+	if s == nil {
+		return nil
+	}
+	return &Stream{
+		Name: s.Name, Storage: s.Storage, Replicas: s.Replicas, Messages: s.Messages, Bytes: s.Bytes,
+		MaxAgeSeconds: s.MaxAge.Seconds(), MaxBytes: s.MaxBytes, LookedAt: s.Looked.UTC(), all: s,
+	}
 }
 
 // Health serves the probes: /healthz and /readyz.
@@ -110,18 +170,38 @@ func (b *Bridge) Health() http.Handler {
 
 // Server serves everything: metrics, API, status page, profiles and the probes.
 func (b *Bridge) Server() http.Handler {
-	mux := http.NewServeMux()
-	b.health(mux)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(b.Metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
+	open, guarded := http.NewServeMux(), http.NewServeMux()
+	b.health(open)
+	assets(open)
+	guarded.Handle("GET /metrics", promhttp.HandlerFor(b.Metrics, promhttp.HandlerOpts{}))
+	guarded.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(b.Document()) // the reader has gone; there is nobody to tell
 	})
-	mux.HandleFunc("GET /{$}", b.page)
-	profiles(mux)
-	return mux
+	guarded.HandleFunc("GET /{$}", b.flowsPage)
+	guarded.HandleFunc("GET /events", b.eventsPage)
+	guarded.HandleFunc("GET /live/status", b.streams.limited(b.liveStatus))
+	guarded.HandleFunc("GET /live/events", b.streams.limited(b.liveEvents))
+	profiles(guarded)
+	open.Handle("/", guarded)
+	return secured(open)
+}
+
+// secured has browsers keep what they get to themselves.
+func secured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (b *Bridge) health(mux *http.ServeMux) {

@@ -107,6 +107,7 @@ func get(ctx context.Context, url string) (status int, body string, err error) {
 type status struct {
 	Cluster       string
 	Role          string
+	Leader        string
 	Configuration struct {
 		LoadedAt, Error string
 		RestartNeeded   []string

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,16 @@ func TestElection(t *testing.T) {
 		t.Errorf("the second bridge is %s, its flow's reason %q", role, f.Reason)
 	}
 	second.waitReady(t, 200, "role: standby")
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if leader := second.status(t).Leader; leader != host {
+			return fmt.Errorf("the standby takes %q for the leader, not %q", leader, host)
+		}
+		return nil
+	})
 	w.kind.add(t, "one", nil)
 	w.stream.wait(t, w.kind.name, 1)
 
