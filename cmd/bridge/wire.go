@@ -130,6 +130,9 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 		Metrics: prometheus.Gatherers{registry, controllermetrics.Registry},
 		Flows:   supervisor.Status, Leading: supervisor.Leading, CRDs: b.crds.ready, Tap: tap,
 	}
+	if b.status.Access, err = newAccess(c, cluster, log); err != nil {
+		return nil, errors.Join(err, b.close(ctx))
+	}
 	if c.LeaderElection.Enabled {
 		if b.lease, err = newLease(c.LeaderElection, cluster, supervisor.Leading); err != nil {
 			return nil, errors.Join(err, b.close(ctx))

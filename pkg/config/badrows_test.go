@@ -458,9 +458,9 @@ var badRows = []badRow{
 		want:    `f:4:19: health.address: ":8080": takes the port of server.address, "127.0.0.1:8080"; write the same address to share it, or another port`,
 	},
 	{
-		reason:  "an auth that does not exist yet",
-		content: top("server: {auth: kubernetes}\n"),
-		want:    `f:4:16: server.auth: "kubernetes": write none`,
+		reason:  "an auth that does not exist",
+		content: top("server: {auth: password}\n"),
+		want:    `f:4:16: server.auth: "password": write none or kubernetes`,
 	},
 	{
 		reason:  "a Lease's name and namespace",

@@ -86,18 +86,25 @@ type Server struct {
 	// one that is reached from outside of the machine while `auth` is `none`.
 	Address string `koanf:"address" rule:"address"`
 	// Who may read: `none` is everyone who reaches the address; and of
-	// profiles, everyone who does so over loopback.
+	// profiles, everyone who does so over loopback. `kubernetes` is everyone
+	// with a token of the cluster whom it lets get the path.
 	Auth ServerAuth `koanf:"auth"`
 }
 
 // ServerAuth is how the server knows its readers.
 type ServerAuth string
 
-// AuthNone lets everyone read who reaches the address.
-const AuthNone ServerAuth = "none"
+// Ways to know readers.
+const (
+	// AuthNone lets everyone read who reaches the address.
+	AuthNone ServerAuth = "none"
+	// AuthKubernetes has the cluster say who may: by TokenReview and
+	// SubjectAccessReview.
+	AuthKubernetes ServerAuth = "kubernetes"
+)
 
 // Words implements settings.Worded.
-func (ServerAuth) Words() []string { return settings.Words(AuthNone) }
+func (ServerAuth) Words() []string { return settings.Words(AuthNone, AuthKubernetes) }
 
 // LeaderElection is about the Lease that the delivering replica holds.
 type LeaderElection struct {

@@ -14,7 +14,7 @@ func (c *Config) Warnings() []string {
 	var warnings []string
 	if a, err := parseAddress(c.Server.Address); err == nil && c.Server.Auth == AuthNone && !a.loopback() {
 		warnings = append(warnings, fmt.Sprintf(
-			"server.address: %q is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API",
+			"server.address: %q is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API; auth: kubernetes lets those in who have a token of the cluster",
 			c.Server.Address))
 	}
 	warnings = append(warnings, c.stateWarnings()...)

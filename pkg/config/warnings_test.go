@@ -38,7 +38,7 @@ func TestWarnings(t *testing.T) {
 		overlapping        = `routes "a" and "b" can select the same CRD and both go to sink "main", on the same subjects: put {route} into its subject, "k8s.{cluster}.{group}.{resource}.{namespace}.{name}", to tell them apart`
 		overlappingVersion = `routes "a" and "b" can select the same CRD and both go to sink "main", on the same subjects: put {route} into its subject, "k8s.{version}.{name}", to tell them apart`
 		forgets            = ` has no jetstream, and state.sink names none that keeps its ledgers: after a restart or failover the bridge does not know what it sent there, so it tells of all objects again, as existing, and not of those deleted meanwhile`
-		open               = ` is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API`
+		open               = ` is reached from outside of the machine and server.auth is none: whoever reaches it can read metrics, status and API; auth: kubernetes lets those in who have a token of the cluster`
 	)
 	for _, row := range []struct {
 		reason  string

@@ -47,6 +47,12 @@ func Objects(o Options) []any {
 	rules := append([]rbacv1.PolicyRule{{
 		APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: []string{"get", "list", "watch"},
 	}}, everywhere.rules()...)
+	if o.Config.Server.Auth == config.AuthKubernetes {
+		rules = append(rules, // whose token a reader has, and whether they may read
+			rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
+			rbacv1.PolicyRule{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+		)
+	}
 	objects := o.cluster(rules)
 	for _, namespace := range slices.Sorted(maps.Keys(in)) {
 		objects = append(objects, o.namespaced(namespace, name, in[namespace].rules())...)

@@ -8,8 +8,9 @@ import (
 
 // profiles serves Go's profiles of the process. Importing net/http/pprof puts
 // them on http.DefaultServeMux as well (and so do libraries that import it),
-// which is why nothing here serves that one.
-func profiles(mux *http.ServeMux) {
+// which is why nothing here serves that one. Where nobody has to say who they
+// are, they are for those who connect over loopback.
+func profiles(mux *http.ServeMux, open bool) {
 	for pattern, handler := range map[string]http.HandlerFunc{
 		"GET /debug/pprof/":        pprof.Index, // and heap, goroutine, allocs, … by their names
 		"GET /debug/pprof/cmdline": pprof.Cmdline,
@@ -18,7 +19,10 @@ func profiles(mux *http.ServeMux) {
 		"POST /debug/pprof/symbol": pprof.Symbol, // what go tool pprof uses where there are many
 		"GET /debug/pprof/trace":   pprof.Trace,
 	} {
-		mux.HandleFunc(pattern, fromMachine(handler))
+		if open {
+			handler = fromMachine(handler)
+		}
+		mux.HandleFunc(pattern, handler)
 	}
 }
 

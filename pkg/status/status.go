@@ -35,6 +35,10 @@ type Bridge struct {
 	// Leader names the bridge that leads while this one stands by; empty where
 	// that is not known. Nil where there is no election.
 	Leader func() string
+	// Access is who may read, of all but the probes and the page's script and
+	// style; nil is everyone who reaches the address, and of profiles everyone
+	// who does so over loopback.
+	Access *Access
 
 	history history
 	cached  cached
@@ -184,8 +188,12 @@ func (b *Bridge) Server() http.Handler {
 	guarded.HandleFunc("GET /events", b.eventsPage)
 	guarded.HandleFunc("GET /live/status", b.streams.limited(b.liveStatus))
 	guarded.HandleFunc("GET /live/events", b.streams.limited(b.liveEvents))
-	profiles(guarded)
-	open.Handle("/", guarded)
+	profiles(guarded, b.Access == nil)
+	if b.Access == nil {
+		open.Handle("/", guarded)
+	} else {
+		open.Handle("/", b.Access.guard(guarded))
+	}
 	return secured(open)
 }
 
