@@ -124,6 +124,22 @@ test-docs: servers ## Run the commands of the documents, as they are, with real 
 	@go -C test run ./cmd/servers kubectl nats
 	go -C test test -tags docs -timeout $(E2E_TIMEOUT) -v -count=1 ./docs
 
+# Chromium, and axe-core from the npm registry.
+.PHONY: browser
+browser: servers
+	@command -v chromium chromium-browser google-chrome >/dev/null || [ -n "$$CHROMIUM" ] || hack/install chromium fonts-dejavu-core
+	@command -v npm >/dev/null || { echo "make test-browser: no npm, which axe-core comes with: install Node" >&2; exit 1; }
+	npm ci --prefix test/browser --no-audit --no-fund
+
+.PHONY: test-browser
+test-browser: browser ## Look at the status page in Chromium (installs Debian's where there is none; needs npm)
+	go -C test test -tags browser -timeout $(E2E_TIMEOUT) -v -count=1 ./browser
+
+.PHONY: screenshots
+screenshots: browser ## Make the pictures of the status page in docs/img anew (five minutes)
+	mkdir -p docs/img
+	SCREENSHOTS=$(CURDIR)/docs/img go -C test test -tags browser -timeout $(E2E_TIMEOUT) -v -count=1 -run TestScreenshots ./browser
+
 .PHONY: test-race
 test-race: servers commands ## Run all the tests with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
@@ -150,7 +166,7 @@ lint: ## Run golangci-lint on all the code, and actionlint on the workflows
 	go tool -modfile=tools/actionlint/go.mod actionlint -shellcheck= -pyflakes=
 	go $(TOOL) golangci-lint config verify
 	go $(TOOL) golangci-lint run ./...
-	cd test && go $(TOOL) golangci-lint run --build-tags node,docs,release,cluster ./...
+	cd test && go $(TOOL) golangci-lint run --build-tags node,docs,browser,release,cluster ./...
 	cd examples/go && go $(TOOL) golangci-lint run ./...
 
 .PHONY: fmt
