@@ -121,7 +121,7 @@ test-release: image-local ## Look into the image, build it again to compare, and
 # Builds nats as well, which nothing else needs.
 .PHONY: test-docs
 test-docs: servers ## Run the commands of the documents, as they are, with real servers, kubectl and nats
-	@go -C test run ./cmd/servers kubectl nats
+	@go -C test run ./cmd/servers kubectl helm nats
 	go -C test test -tags docs -timeout $(E2E_TIMEOUT) -v -count=1 ./docs
 
 # Chromium, and axe-core from the npm registry.

@@ -29,6 +29,8 @@ type row struct {
 // all, in the place of a first line, names every block of a document.
 const all = "*"
 
+const noDocker = "it takes a Docker engine; make image-local builds the Dockerfile without one"
+
 const noKubelet = "there is an API server, and no node that runs pods"
 
 var table = []row{
@@ -38,8 +40,8 @@ var table = []row{
 	},
 	{document: "README.md", begins: "make build", until: `flow is running`, stays: true, prints: []string{`orders\.shop\.example\.com`}},
 	{document: "README.md", begins: "kubectl apply -f - <<'YAML'", until: `  updated  .*order-0001`, shows: true},
-	{document: "README.md", begins: "docker build --build-arg VERSION=$(git describe --tags --always) --build-arg COMMIT=$(git rev-parse HEAD) -t REGISTRY/bridge:TAG .", not: "it takes a Docker engine; .ci/run tries the Dockerfile's commands without one"},
-	{document: "README.md", begins: "kubectl apply -f deploy/", ends: true, prints: []string{`deployment.apps/crbridge created`}},
+	{document: "README.md", begins: "docker build --build-arg VERSION=$(git describe --tags --always) --build-arg COMMIT=$(git rev-parse HEAD) -t REGISTRY/bridge:TAG .", not: noDocker},
+	{document: "README.md", begins: `(echo "config:"; sed 's/^/  /' config.yaml) > values.yaml`, ends: true, prints: []string{`STATUS: deployed`}},
 	{document: "README.md", begins: "nats --server nats://127.0.0.1:4222 stream get K8S --last-for 'k8s.demo.shop_example_com.orders.default.order-0001'", ends: true, shows: true},
 
 	{document: "docs/subscribing.md", begins: "bridge tail --config config.yaml                                  # what happens from now on", each: true, orders: 100, until: `  deleted  |"type":"dev\.crbridge\.resource\.`, shows: true},
@@ -51,6 +53,17 @@ var table = []row{
 	{document: "docs/subscribing.md", begins: "cd examples/go && go run . --server nats://127.0.0.1:4222", until: `existing +Order default/order-0001`, interrupted: true},
 	{document: "docs/subscribing.md", begins: "cd examples/javascript && npm ci && node subscriber.js --server nats://127.0.0.1:4222", not: "make test-readers runs it, which has Node"},
 
+	{document: "docs/deploy.md", begins: "docker build --build-arg VERSION=$(git describe --tags --always) --build-arg COMMIT=$(git rev-parse HEAD) -t REGISTRY/bridge:TAG .", not: noDocker},
+	{document: "docs/deploy.md", begins: "kubectl apply -f deploy/install.yaml", ends: true, prints: []string{`namespace/crbridge-system created`, `deployment\.apps/crbridge created`}},
+	{document: "docs/deploy.md", begins: "bridge rbac --config config.yaml | kubectl apply -f -", ends: true, prints: []string{`clusterrole\S+/crbridge (configured|unchanged)`}},
+	{document: "docs/deploy.md", begins: "kubectl -n crbridge-system create configmap crbridge --from-file=config.yaml --dry-run=client -o yaml | kubectl apply -f -", ends: true, prints: []string{`configmap/crbridge configured`}},
+	{document: "docs/deploy.md", begins: "kubectl create namespace crbridge-system", not: "by now the namespace is there, with what kubectl made; README.md's lines for Helm are run"},
+	{document: "docs/deploy.md", begins: "kubectl -n crbridge-system create secret generic nats-users --from-literal=user=bridge --from-file=password", not: "there is no file with a password"},
+	{document: "docs/deploy.md", begins: "kubectl get endpointslices -n default -l kubernetes.io/service-name=kubernetes", ends: true, prints: []string{`IPv4`}},
+
+	{document: "docs/operations.md", begins: `curl -H "Authorization: Bearer $(kubectl create token NAME)" http://127.0.0.1:8080/api/status`, not: "TestAccess makes this request, with tokens"},
+	{document: "docs/operations.md", begins: "kubectl -n crbridge-system port-forward deployment/crbridge 8080", not: noKubelet},
+	{document: "docs/operations.md", begins: "kubectl -n crbridge-system port-forward service/crbridge 8080 &", not: noKubelet},
 	{document: "docs/operations.md", begins: "bridge resync --config config.yaml --route orders", ends: true, shows: true},
 	{document: "docs/operations.md", begins: "kubectl -n crbridge-system exec deploy/crbridge -- /bridge resync --config /etc/crbridge/config.yaml --route orders", not: noKubelet},
 	{document: "docs/operations.md", begins: "bridge rbac --config config.yaml | kubectl apply -f -", ends: true, prints: []string{`clusterrole\S+/crbridge created`, `rolebinding\S+/crbridge-own created`}},
@@ -66,6 +79,10 @@ var table = []row{
 	{document: "docs/reliability.md", begins: "bridge resync --config config.yaml --route orders", ends: true},
 	{document: "docs/reliability.md", begins: "make test                                # all tests; among them 40 faults, 16 with three NATS servers, and five of the bugs", not: ".ci/run runs make test; the others take as long as one likes"},
 	{document: "docs/reliability.md", begins: "CRBRIDGE_FAULTS=100 CRBRIDGE_FAULTS_SEED=42 go -C test test -v -count=1 -run 'TestFaults$' ./faults", not: "make test runs these tests, with other numbers"},
+
+	{document: "docs/troubleshooting.md", begins: all, not: "TestTroubleshooting makes what it shows"},
+
+	{document: "docs/releasing.md", begins: all, not: "it builds for four systems, for minutes; .ci/run builds the image, and tests it"},
 
 	{document: "docs/performance.md", begins: all, not: "it measures, for minutes; make bench-smoke runs each of the targets, small"},
 

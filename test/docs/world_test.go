@@ -36,7 +36,8 @@ import (
 const repository = "https://github.com/crbridge/crbridge"
 
 // world is what a reader of a document has: a clone, a cluster that
-// ~/.kube/config leads to, a NATS server, and bridge, kubectl, nats in the PATH.
+// ~/.kube/config leads to, a NATS server, and bridge, kubectl, helm
+// and nats in the PATH.
 //
 // Of the commands themselves one thing is changed: the documents' addresses on
 // loopback are those of this world, as others are used by other tests. The
@@ -84,7 +85,7 @@ func newWorld(t *testing.T, document, bridge string) *world {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(home, ".kube", "config"), string(kubeconfig))
-	for _, name := range []servers.Server{servers.Kubectl, servers.NATS} {
+	for _, name := range []servers.Server{servers.Kubectl, servers.Helm, servers.NATS} {
 		path, err := servers.Path(t.Context(), name, os.Stderr)
 		if err != nil {
 			t.Fatal(err)

@@ -62,6 +62,7 @@ spec:
     - name: bridge
       image: {{ include "crbridge.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
+      terminationMessagePolicy: FallbackToLogsOnError # so that kubectl describe says why it ended
       args: [run, --config, /etc/crbridge/config.yaml]
       env:
         # The pod that Events about the configuration are written about.
