@@ -93,10 +93,11 @@ func TestHighAvailability(t *testing.T) {
 		{"no replica, and then two again", func(t *testing.T) {
 			w.scale(t, 0)
 			eventually(t, func() error {
-				if left, err := w.list(t); err != nil || len(left) > 0 {
-					return fmt.Errorf("%d pods are left, %v", len(left), err)
+				left, err := w.list(t)
+				if err == nil && len(left) > 0 {
+					err = fmt.Errorf("%d pods are left", len(left))
 				}
-				return nil
+				return err
 			})
 			at := load.changes.Load()
 			eventually(t, func() error {

@@ -11,8 +11,6 @@ import (
 	"os"
 	"testing"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/crbridge/crbridge/test/controlplane"
 	"github.com/crbridge/crbridge/test/servers"
 )
@@ -51,10 +49,4 @@ func slow(t *testing.T) {
 	if raceEnabled {
 		t.Skip("not with the race detector: it takes long, and is not about the order of things")
 	}
-}
-
-// admin is a client configuration that may do everything.
-func admin(t *testing.T) *rest.Config {
-	t.Helper()
-	return shared.Get(t).Admin()
 }

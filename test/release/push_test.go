@@ -3,8 +3,7 @@
 package release_test
 
 import (
-	"io"
-	"log"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -23,7 +22,7 @@ import (
 func TestPush(t *testing.T) {
 	t.Parallel() // the tests beside it take long
 	b := theBuild(t)
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo))))
 	t.Cleanup(server.Close)
 	repository := strings.TrimPrefix(server.URL, "http://") + "/crbridge/bridge"
 	archive, err := os.ReadFile(b.file(".tar"))
