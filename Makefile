@@ -100,13 +100,21 @@ demo: build servers ## Run the bridge against a real API server and NATS on loop
 	@go -C test build -o $(CURDIR)/bin/demo ./cmd/demo
 	@exec bin/demo --bridge $(CURDIR)/bin/bridge
 
-# -v and -p 1 where tests take long: so it is seen what they are at, and they
-# have the machine to themselves. What they need is built before, at full width.
 .PHONY: test
-test: servers commands ## Run all the tests
-	go test -timeout $(TEST_TIMEOUT) ./...
-	go -C test build ./...
-	go -C test test -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
+test: servers commands ## Run all the tests that need Go alone
+	go test $(RACE) -timeout $(TEST_TIMEOUT) ./...
+	@echo "compiling the end-to-end tests and what they need"
+	@go -C test vet $(RACE) ./...
+	@$(MAKE) -j2 test-bridge test-others
+
+# Two that wait, most of the time, so they run side by side; each of them shows
+# what it is at (-v, and -p 1, without which go test shows a package's output at
+# its end).
+.PHONY: test-bridge test-others
+test-bridge:
+	go -C test test $(RACE) -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -count=1 ./e2e
+test-others:
+	go -C test test $(RACE) -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 $$(go -C test list ./... | grep -v /e2e$$)
 
 .PHONY: test-readers
 test-readers: servers ## Read events with the JavaScript example (needs Node 20 or newer with npm)
@@ -141,11 +149,9 @@ screenshots: browser ## Make the pictures of the status page in docs/img anew (f
 	SCREENSHOTS=$(CURDIR)/docs/img go -C test test -tags browser -timeout $(E2E_TIMEOUT) -v -count=1 -run TestScreenshots ./browser
 
 .PHONY: test-race
-test-race: servers commands ## Run all the tests with the race detector (needs a C compiler)
+test-race: ## Run the same with the race detector (needs a C compiler)
 	@command -v "$$(go env CC)" >/dev/null || { echo "make test-race: no C compiler: $$(go env CC) is not in PATH" >&2; exit 1; }
-	CGO_ENABLED=1 go test -race -timeout $(TEST_TIMEOUT) ./...
-	CGO_ENABLED=1 go -C test build -race ./...
-	CGO_ENABLED=1 go -C test test -race -timeout $(E2E_TIMEOUT) -parallel $(E2E_PARALLEL) -v -p 1 -count=1 ./...
+	@CGO_ENABLED=1 $(MAKE) test RACE=-race
 
 .PHONY: node-packages
 node-packages: ## Install the Debian packages that make e2e needs, if they are missing (needs root)
