@@ -16,6 +16,3 @@ func RemoveLeftovers(ctx context.Context, progress io.Writer) error {
 	defer unlock()
 	return removeLeftovers(ctx, progress)
 }
-
-// Dir returns the node's folder, whose name is in all that it leaves.
-func (n *Node) Dir() string { return n.folder.dir }

@@ -225,6 +225,10 @@ func (n *Node) waitReady(ctx context.Context) error {
 // Host returns the IP address of the machine that the pods reach.
 func (n *Node) Host() string { return n.network.bridge.Addr().String() }
 
+// Dir returns the node's folder, which Close removes. Its name is in all that the
+// node has on the machine. Tests may put into it what pods use.
+func (n *Node) Dir() string { return n.folder.dir }
+
 // LogDir returns where the logs of the servers and, below pods, of the pods are.
 func (n *Node) LogDir() string { return n.opts.LogDir }
 
