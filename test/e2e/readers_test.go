@@ -282,12 +282,16 @@ func read(t *testing.T, cmd *exec.Cmd, least int, end os.Signal, lines ...string
 	}
 	timeout := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer timeout.Stop()
-	scanner := bufio.NewScanner(out)
-	scanner.Buffer(nil, 4<<20)
-	for scanner.Scan() {
+	printed := bufio.NewReader(out)
+	for {
+		line, err := printed.ReadString('\n')
+		if err != nil {
+			break // what a kill has cut off is no line
+		}
+		line = strings.TrimSuffix(line, "\n")
 		before := len(seen)
-		seen[scanner.Text()] = true
-		lines = append(lines, scanner.Text())
+		seen[line] = true
+		lines = append(lines, line)
 		if len(seen) == least && before < least {
 			if err := cmd.Process.Signal(end); err != nil {
 				t.Error(err)
