@@ -47,6 +47,7 @@ config:
 	{"rights-apart", "what bridge rbac prints is applied by someone else", "rbac: {create: false}\n" + strings.Replace(external, "orders.shop.example.com", "'*'", 1)},
 	{"no-policy", "a cluster without NetworkPolicies", "networkPolicy: {enabled: false}\n" + external},
 	{"one-listener", "health and metrics on one port", external + "  server: {address: ':9000'}\n  health: {address: ':9000'}\n"},
+	{"chosen", "whom it runs as the cluster says", "runAs: 0\nnetworkPolicy: {sinkPorts: [4223]}\n" + external},
 	{"asked", "who reads metrics needs a token", external + "  server: {auth: kubernetes}\n"},
 	{"loopback", "metrics for kubectl port-forward alone", external + "  server: {address: '127.0.0.1:8080'}\n"},
 	{"all", "every value that has none by default", `

@@ -28,6 +28,7 @@ func TestRights(t *testing.T) {
 		{"no election", "[{crds: [orders.shop.example.com]}]", "leaderElection: {enabled: false}, ", "replicas: 1"},
 		{"another Lease, elsewhere", "[{crds: [orders.shop.example.com]}]", "leaderElection: {name: lease, namespace: other}, ", ""},
 		{"the Lease's namespace is said and the usual one", "[{crds: [orders.shop.example.com]}]", "leaderElection: {namespace: crbridge-system}, ", ""},
+		{"namespaces that YAML reads as something else", "[{crds: [orders.shop.example.com], namespaces: ['no', '123']}]", "", ""},
 		{"who reads is asked of the cluster", "[{crds: [orders.shop.example.com]}]", "server: {auth: kubernetes}, ", ""},
 		{"another service account", "[{crds: [orders.shop.example.com]}]", "", "serviceAccount: {create: false, name: other}"},
 	} {

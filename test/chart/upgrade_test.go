@@ -105,7 +105,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestEventsOutliveTheRelease shows that the volume of an embedded server grows,
+// TestEventsOutliveTheRelease shows that the volume of an embedded server
 // and stays when the release goes.
 func TestEventsOutliveTheRelease(t *testing.T) {
 	t.Parallel()

@@ -52,6 +52,7 @@ func TestHighAvailability(t *testing.T) {
 		name     string
 		do       func(t *testing.T)
 		restarts int32 // of containers
+		clean    bool  // a leader hands over, and does not die
 	}{
 		{"the leader's pod is deleted", func(t *testing.T) {
 			leader := w.leader(t)
@@ -61,17 +62,17 @@ func TestHighAvailability(t *testing.T) {
 			}
 			w.leader(t)
 			t.Logf("another leads %v after the leader's pod was deleted", time.Since(began).Round(time.Millisecond))
-		}, 0},
+		}, 0, true},
 		{"the leader is killed", func(t *testing.T) {
 			if err := kill(w.leader(t)); err != nil {
 				t.Fatal(err)
 			}
-		}, 1},
+		}, 1, false},
 		{"containerd is restarted", func(t *testing.T) {
 			if err := w.RestartContainerd(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}, 1},
+		}, 1, false},
 		{"NATS is away", func(t *testing.T) {
 			if err := w.NATS.Stop(t.Context()); err != nil {
 				t.Fatal(err)
@@ -84,12 +85,12 @@ func TestHighAvailability(t *testing.T) {
 			if err := w.NATS.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}, 1},
+		}, 1, false},
 		{"an update is rolled out", func(t *testing.T) {
 			w.values["image"].(map[string]any)["tag"] = "two"
 			w.deploy(t)
 			w.ready(t, 2, "two")
-		}, 0},
+		}, 0, true},
 		{"no replica, and then two again", func(t *testing.T) {
 			w.scale(t, 0)
 			eventually(t, func() error {
@@ -107,14 +108,18 @@ func TestHighAvailability(t *testing.T) {
 				return nil
 			})
 			w.scale(t, 2)
-		}, 0},
+		}, 0, false},
 	} {
 		began := time.Now()
 		step.do(t)
 		w.ready(t, 2, w.values["image"].(map[string]any)["tag"].(string))
 		arrived.more(t, 200)
 		w.waitFlow(t, "ha", "running")
-		t.Logf("%s: %v; the subscriber had nothing for %v at most", step.name, time.Since(began).Round(time.Millisecond), arrived.gap(began))
+		gap := arrived.gap(began)
+		t.Logf("%s: %v; the subscriber had nothing for %v at most", step.name, time.Since(began).Round(time.Millisecond), gap)
+		if step.clean && gap > handover {
+			t.Errorf("%s: the subscriber had nothing for %v", step.name, gap)
+		}
 		if restarts := w.restarts(t); restarts != step.restarts {
 			t.Errorf("after %q containers were started again %d times, not %d", step.name, restarts, step.restarts)
 		}
@@ -122,6 +127,10 @@ func TestHighAvailability(t *testing.T) {
 	load.stop()
 	judge(t, history, tap, group)
 }
+
+// handover is how long nothing may arrive while a leader hands over: it takes a
+// second or so, and where the Lease is not given back, 15 s.
+const handover = 8 * time.Second
 
 func (w *world) scale(t *testing.T, replicas int32) {
 	t.Helper()

@@ -90,6 +90,12 @@ func TestInstall(t *testing.T) {
 		}
 	}
 
+	t.Run("the bridge in the pod finds nothing wrong", func(t *testing.T) {
+		out := w.kubectl(t, nil, "-n", w.namespace, "exec", "deploy/crbridge", "--", "/bridge", "validate", "--cluster", "--config", "/etc/crbridge/config.yaml")
+		if !strings.Contains(out, "orders.shop.example.com") || strings.Contains(out, "WRONG") {
+			t.Errorf("bridge validate --cluster:\n%s", out)
+		}
+	})
 	t.Run("a route is taken without a restart", func(t *testing.T) { w.addsRoute(t) })
 	t.Run("the token has a short life", func(t *testing.T) { w.tokenIsShort(t) })
 	t.Run("one right less", func(t *testing.T) { w.rightLess(t) })

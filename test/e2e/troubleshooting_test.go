@@ -311,7 +311,7 @@ func (m *made) see(t *testing.T, what string) (command, printed string) {
 		}
 		return "curl -s http://localhost:8080/api/status | jq '.flows[] | {crd, state, reason}'", out.String()
 	case "validate": // as the bridge itself
-		return "kubectl -n crbridge-system exec deploy/crbridge -- bridge validate --cluster --config /etc/crbridge/config.yaml | grep -v ^ok",
+		return "kubectl -n crbridge-system exec deploy/crbridge -- /bridge validate --cluster --config /etc/crbridge/config.yaml | grep -v ^ok",
 			m.validate(t, m.account)
 	case "validate-as-admin":
 		return "bridge validate --cluster --config config.yaml | grep -v ^ok", m.validate(t, m.cp.AdminKubeconfig())
@@ -369,7 +369,7 @@ var accidental = []struct {
 func (m *made) asDocumented(text string) string {
 	text = strings.ReplaceAll(text, "system:serviceaccount:"+m.namespace+":"+m.namespace, "system:serviceaccount:crbridge-system:crbridge")
 	text = strings.ReplaceAll(text, m.namespace, "crbridge-system")
-	text = strings.ReplaceAll(text, m.dir, "/etc/crbridge/nats")
+	text = strings.ReplaceAll(text, m.dir, "/etc/crbridge/secrets/nats")
 	text = strings.ReplaceAll(text, m.config, "/etc/crbridge/config.yaml")
 	for _, a := range accidental {
 		text = a.what.ReplaceAllString(text, a.as)

@@ -107,7 +107,11 @@ An address that cannot work in a pod is an error here.
 {{- if not (regexMatch $loopback $server) -}}
 {{- $_ := set $facts "server" (regexFind "[0-9]+$" $server | int) -}}
 {{- end -}}
-{{- range $key, $address := dict "health.address" $health "server.address" $server -}}
+{{- $addresses := dict "health.address" $health "server.address" $server -}}
+{{- range $name, $port := $nats -}}
+{{- $_ := set $addresses (printf "sinks.%s.nats.embedded.address" $name) (printf ":%v" $port) -}}
+{{- end -}}
+{{- range $key, $address := $addresses -}}
 {{- if hasSuffix ":0" $address -}}
 {{- fail (printf "config.%s: %q: a pod's ports have to be known; write another than 0" $key $address) -}}
 {{- end -}}

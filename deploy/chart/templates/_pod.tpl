@@ -15,27 +15,29 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  serviceAccountName: {{ include "crbridge.serviceAccount" . }}
+  serviceAccountName: {{ include "crbridge.serviceAccount" . | quote }}
   automountServiceAccountToken: false # see the volume service-account
   # No environment variables for the namespace's Services: the bridge reads its
   # configuration from the environment too.
   enableServiceLinks: false
-  # On SIGTERM the bridge takes up to 15 s to deliver what is queued and to give
-  # its Lease back, and some more to close; the rest is margin.
-  terminationGracePeriodSeconds: 30
+  # On SIGTERM the bridge takes up to 15 s to deliver what is queued, up to 10 s
+  # to give its Lease back, and some more to close; the rest is margin.
+  terminationGracePeriodSeconds: 45
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   securityContext:
     runAsNonRoot: true
-    runAsUser: 65532
-    runAsGroup: 65532
+    {{- with .Values.runAs }}
+    runAsUser: {{ int . }}
+    runAsGroup: {{ int . }}
     # Secrets, the token and the embedded server's volume are the group's.
-    fsGroup: 65532
+    fsGroup: {{ int . }}
     fsGroupChangePolicy: OnRootMismatch
+    {{- end }}
     seccompProfile:
       type: RuntimeDefault
   {{- if gt (int .Values.replicas) 1 }}
@@ -143,7 +145,7 @@ spec:
   volumes:
     - name: config
       configMap:
-        name: {{ include "crbridge.fullname" . }}
+        name: {{ include "crbridge.fullname" . | quote }}
     # As the one that Kubernetes would mount by itself, but for the token's life:
     # an hour. The kubelet renews it twelve minutes before its end, and the bridge
     # reads it again each minute.

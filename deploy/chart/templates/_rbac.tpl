@@ -56,7 +56,7 @@ What a wildcard means only the cluster knows; it is refused, never made wider.
 
 {{- define "crbridge.rules" -}}
 {{- range $group, $resources := . }}
-- apiGroups: [{{ $group }}]
+- apiGroups: [{{ quote $group }}]
   resources: {{ toJson $resources }}
   verbs: [list, watch]
 {{- end }}
@@ -76,7 +76,7 @@ What a wildcard means only the cluster knows; it is refused, never made wider.
   verbs: [create]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  resourceNames: [{{ . }}]
+  resourceNames: [{{ quote . }}]
   verbs: [get, update]
 - apiGroups: [""]
   resources: [events]
@@ -88,26 +88,26 @@ What a wildcard means only the cluster knows; it is refused, never made wider.
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {{ .name }}
-  namespace: {{ .namespace }}
+  name: {{ .name | quote }}
+  namespace: {{ .namespace | quote }}
   labels: {{- include "crbridge.labels" .root | nindent 4 }}
 rules: {{- .rules | nindent 2 }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: {{ .name }}
-  namespace: {{ .namespace }}
+  name: {{ .name | quote }}
+  namespace: {{ .namespace | quote }}
   labels: {{- include "crbridge.labels" .root | nindent 4 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
-  name: {{ .name }}
+  name: {{ .name | quote }}
 subjects: {{- include "crbridge.subjects" .root | nindent 2 }}
 {{ end -}}
 
 {{- define "crbridge.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "crbridge.serviceAccount" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "crbridge.serviceAccount" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
