@@ -24,7 +24,7 @@ STAMP = IMAGE='$(IMAGE)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' SOURCE_DATE_EPO
 TEST_TIMEOUT ?= 5m
 E2E_TIMEOUT  ?= 25m
 # Most of the end-to-end tests wait, most of the time.
-E2E_PARALLEL ?= 4
+E2E_PARALLEL ?= 6
 # Inputs, not seconds: go test fails at times where the seconds are over while it
 # is at an input ("context deadline exceeded").
 FUZZTIME     ?= 10000x
