@@ -113,6 +113,7 @@ func (r *Run) again(ctx context.Context, err error, retry time.Duration) bool {
 	if fenced || errors.Is(err, journal.ErrReplaced) {
 		r.fail(err)
 		r.listenNot()
+		r.deliverNot() // nor does a drain wait for room in a queue that nobody empties
 		return false
 	}
 	r.flow.condition.setSink(err)

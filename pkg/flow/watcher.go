@@ -26,9 +26,11 @@ type watcher struct {
 	// selects since its selection changed (reselected). surveys: the next list
 	// is a survey. behind: there is something that the watch has yet to tell.
 	// surveyed: when the survey was made, until the watch has come as far.
-	// list and version are the number and the resource version of the last list.
+	// list and version are the number and the resource version of the last list,
+	// and listing says that it goes on: what it has not told yet is not absent.
 	first      bool
 	owes       bool
+	listing    bool
 	resync     uint64
 	reselected bool
 	surveys    bool
@@ -85,7 +87,10 @@ func (w *watcher) ListStarted(_ context.Context, resourceVersion string) error {
 	case listed && position > 0 && !w.surveys:
 		r.series.resyncs[resyncExpired].Add(1)
 	}
-	w.list, w.version = r.flow.ledger.startList(), version
+	w.list, w.version, w.listing = r.flow.ledger.startList(), version, true
+	// One that had done its part has not while it lists anew: others' parts count
+	// what it has listed.
+	w.owes = w.owes || r.reselected || r.resync != 0
 	return nil
 }
 
@@ -175,6 +180,7 @@ func (w *watcher) ListFinished(ctx context.Context, resourceVersion string) {
 	if r.sourcing.Err() != nil || ctx.Err() != nil {
 		return
 	}
+	w.listing = false
 	if w.surveys {
 		w.surveys, w.surveyed = false, version
 		// Of what is no longer selected the watch may tell as well, and better.
@@ -249,7 +255,7 @@ func (w *watcher) progress(ctx context.Context, position uint64) {
 // reach takes note that the watch has told of all up to a version, unless ctx
 // is done: the last of it may have found no room.
 func (w *watcher) reach(ctx context.Context, version uint64) {
-	if w.surveyed != 0 && version >= w.surveyed && ctx.Err() == nil {
+	if !w.listing && w.surveyed != 0 && version >= w.surveyed && ctx.Err() == nil {
 		w.done(ctx)
 	}
 }

@@ -160,7 +160,8 @@ func (f *feed) await(ctx context.Context, so func() bool) bool {
 		began := time.Now()
 		f.wait(ctx, patience)
 		for _, r := range slow {
-			if !waitedFor || r.feed != f || r.next == f.end() {
+			// Nor is one slow whom nobody waits for any more.
+			if !waitedFor || f.over || f.caught == 0 || r.feed != f || r.next == f.end() {
 				continue
 			}
 			if r.held += time.Since(began); r.held >= slowPatience {

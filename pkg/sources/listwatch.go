@@ -103,6 +103,8 @@ func (l *listWatch) position(asked string) (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case l.survey: // the watch after it begins there, however often a request for its list was refused
+		return l.resume, true
 	case l.expired || asked == "":
 		return "", false
 	case asked == "0": // the reflector's word for "I have none yet"
