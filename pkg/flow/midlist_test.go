@@ -12,6 +12,25 @@ import (
 	"github.com/crbridge/crbridge/pkg/journal"
 )
 
+// caughtUpInAList lists the objects after a survey whose watch had no history; its
+// time is over when the first of them is listed. The run is stopped then.
+func caughtUpInAList(t *testing.T, r *Run, objects ...*unstructured.Unstructured) {
+	t.Helper()
+	ctx := t.Context()
+	if err := r.ListStarted(ctx, "30"); err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range objects {
+		r.Listed(ctx, o)
+		if i == 0 {
+			r.watchers[0].CaughtUp(ctx)
+		}
+	}
+	r.ListFinished(ctx, "30")
+	r.Stop(time.Minute)
+	<-r.Done()
+}
+
 // TestCaughtUpInAList: a survey whose watch has no history is followed by a list of
 // everything, in the middle of which the survey's time is over.
 func TestCaughtUpInAList(t *testing.T) {
@@ -25,15 +44,7 @@ func TestCaughtUpInAList(t *testing.T) {
 	r := h.start(ctx)
 	r.presence = &cluster{objects: []*unstructured.Unstructured{thing("a", "", 5), thing("b", "", 6), thing("c", "", 7)}, asOf: 40}
 	list(ctx, r, 20, thing("a", "", 5), thing("b", "", 6), thing("c", "", 7))
-	// watch: 410; list at 30
-	_ = r.ListStarted(ctx, "30")
-	r.Listed(ctx, thing("a", "", 5))
-	r.watchers[0].CaughtUp(ctx)
-	r.Listed(ctx, thing("b", "", 6))
-	r.Listed(ctx, thing("c", "", 7))
-	r.ListFinished(ctx, "30")
-	r.Stop(time.Minute)
-	<-r.Done()
+	caughtUpInAList(t, r, thing("a", "", 5), thing("b", "", 6), thing("c", "", 7))
 	h.never(t, "deselected")
 }
 
@@ -48,14 +59,7 @@ func TestResyncCaughtUpInAList(t *testing.T) {
 	h.flow.RequestResync(later + 1)
 	r := h.start(ctx)
 	list(ctx, r, 20, thing("a", "", 15), thing("b", "", 16), thing("c", "", 17))
-	_ = r.ListStarted(ctx, "30")
-	r.Listed(ctx, thing("a", "", 15))
-	r.watchers[0].CaughtUp(ctx)
-	r.Listed(ctx, thing("b", "", 16))
-	r.Listed(ctx, thing("c", "", 17))
-	r.ListFinished(ctx, "30")
-	r.Stop(time.Minute)
-	<-r.Done()
+	caughtUpInAList(t, r, thing("a", "", 15), thing("b", "", 16), thing("c", "", 17))
 	if n := strings.Count(h.told(), "existing"); n != 3 {
 		t.Errorf("%d objects are told as existing, not 3:\n%s", n, h.told())
 	}
@@ -83,7 +87,9 @@ func TestOthersPartInAList(t *testing.T) {
 	r.presence = &cluster{objects: []*unstructured.Unstructured{thing("a", "", 5), thing("b", "", 6), in("other", thing("x", "", 7))}, asOf: 40}
 	listOf(ctx, r.watchers[0], 20, thing("a", "", 5), thing("b", "", 6))
 	r.watchers[0].CaughtUp(ctx)
-	_ = r.watchers[0].ListStarted(ctx, "30")
+	if err := r.watchers[0].ListStarted(ctx, "30"); err != nil {
+		t.Fatal(err)
+	}
 	listOf(ctx, r.watchers[1], 25, in("other", thing("x", "", 7)))
 	r.watchers[1].CaughtUp(ctx)
 	r.watchers[0].Listed(ctx, asSent(thing("a", "", 5)))

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/crbridge/crbridge/test/node"
+	"github.com/crbridge/crbridge/test/poll"
 	"github.com/crbridge/crbridge/test/servers"
 )
 
@@ -254,19 +255,5 @@ const patience = 3 * time.Minute
 
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v: %v", patience, err)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	poll.Eventually(t, patience, condition)
 }

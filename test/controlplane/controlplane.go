@@ -12,13 +12,18 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/crbridge/crbridge/test/poll"
 	"github.com/crbridge/crbridge/test/process"
 	"github.com/crbridge/crbridge/test/servers"
 )
+
+// patience bounds a wait where the caller's context does not.
+const patience = time.Minute
 
 // Options change how a control plane runs. The zero value is a good default.
 type Options struct {
@@ -140,7 +145,7 @@ func (cp *ControlPlane) EtcdEndpoint() string { return etcdEndpoint(cp.dir) }
 // WaitReady waits until the API server is ready, for a test that has started
 // etcd again: the API server takes a while to notice.
 func (cp *ControlPlane) WaitReady(ctx context.Context) error {
-	return poll(ctx, "API server not ready", func(ctx context.Context) error {
+	return poll.Until(ctx, patience, "API server not ready", func(ctx context.Context) error {
 		return apiServerReady(ctx, cp.client)
 	})
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/crbridge/crbridge/test/poll"
 )
 
 // settleTime is how long the nodes have to be up before the cluster counts as
@@ -112,7 +114,7 @@ func startNATSCluster(ctx context.Context, n int, opts NATSOptions) (_ *NATSClus
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return c, poll(ctx, "NATS cluster", c.allCurrent)
+	return c, poll.Until(ctx, patience, "NATS cluster", c.allCurrent)
 }
 
 // Start starts the nodes that are not running, at the same time, and waits
@@ -133,7 +135,7 @@ func (c *NATSCluster) Start(ctx context.Context) error {
 // WaitCurrent waits until the leader of the cluster holds all nodes for current
 // and each node has caught up with its streams. All must be running.
 func (c *NATSCluster) WaitCurrent(ctx context.Context) error {
-	return poll(ctx, "NATS cluster", c.allCurrent)
+	return poll.Until(ctx, patience, "NATS cluster", c.allCurrent)
 }
 
 // Nodes returns the nodes.
@@ -165,7 +167,7 @@ func (c *NATSCluster) URL() string { return strings.Join(c.URLs(), ",") }
 // It is the leader itself that is asked, so js must be able to reach it.
 func (c *NATSCluster) StreamLeader(ctx context.Context, js jetstream.JetStream, stream string) (*NATSServer, error) {
 	var leader *NATSServer
-	err := poll(ctx, "leader of stream "+stream, func(ctx context.Context) error {
+	err := poll.Until(ctx, patience, "leader of stream "+stream, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		s, err := js.Stream(ctx, stream)

@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
+
+	"github.com/crbridge/crbridge/test/poll"
 )
 
 // ServiceAccount is a service account of a control plane, with a token.
@@ -192,7 +194,7 @@ func (sa *ServiceAccount) waitEnforced(ctx context.Context, namespace, generatio
 			Namespace: namespace, Group: markerGroup, Resource: generation, Verb: "get",
 		},
 	}}
-	return poll(ctx, "not in force", func(ctx context.Context) error {
+	return poll.Until(ctx, patience, "not in force", func(ctx context.Context) error {
 		answer, err := sa.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 		if err != nil {
 			return err

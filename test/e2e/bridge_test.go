@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/crbridge/crbridge/test/controlplane"
+	"github.com/crbridge/crbridge/test/poll"
 	"github.com/crbridge/crbridge/test/process"
 )
 
@@ -239,19 +240,5 @@ func (b *bridge) log(t *testing.T) string {
 // said last if it does not within the test's patience.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v: %v", patience, err)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	poll.Eventually(t, patience, condition)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crbridge/crbridge/test/flock"
+	"github.com/crbridge/crbridge/test/poll"
 )
 
 // folder is where a node has its files. It is enough to find what else the node
@@ -125,7 +126,7 @@ func removeLeftovers(ctx context.Context, progress io.Writer) error {
 // processes are out of them. Kubelet names no parent for them here, so they are
 // in the one that containerd gives them.
 func removeCgroups(ctx context.Context, ids []string) error {
-	return poll(ctx, "cgroups are left", func(context.Context) error {
+	return poll.Until(ctx, patience, "cgroups are left", func(context.Context) error {
 		for _, hierarchy := range []string{"", "*/"} { // of version 2, and of version 1
 			parent := "/sys/fs/cgroup/" + hierarchy + containerdNamespace
 			for _, id := range ids {

@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"strconv"
 	"time"
+
+	"github.com/crbridge/crbridge/test/poll"
 )
 
 // network is a bridge with a network of its own. Pods are on it, and the
@@ -115,7 +117,7 @@ func removeLink(ctx context.Context, link string) error {
 	if _, err := os.Stat("/sys/class/net/" + link); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	err := poll(ctx, "links of pods are left at "+link, func(context.Context) error {
+	err := poll.Until(ctx, patience, "links of pods are left at "+link, func(context.Context) error {
 		ports, err := os.ReadDir("/sys/class/net/" + link + "/brif")
 		if err != nil {
 			return err

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/restmapper"
 
 	"github.com/crbridge/crbridge/test/controlplane"
+	"github.com/crbridge/crbridge/test/poll"
 	"github.com/crbridge/crbridge/test/process"
 )
 
@@ -204,7 +205,7 @@ endpoints: [{addresses: ["%[1]s"]}]
 // waitReady waits until the node takes pods, and until a pod can be made: the
 // controller manager makes the service account of a namespace.
 func (n *Node) waitReady(ctx context.Context) error {
-	return poll(ctx, "node not ready", func(ctx context.Context) error {
+	return poll.Until(ctx, patience, "node not ready", func(ctx context.Context) error {
 		node, err := n.clientset.CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -281,27 +282,6 @@ func writeJSON(path string, value any) error {
 	return os.WriteFile(path, content, 0o600)
 }
 
-// pollInterval is how often a condition is looked at, and pollTimeout how long a
-// wait takes where the caller's context does not end it before.
-const (
-	pollInterval = 100 * time.Millisecond
-	pollTimeout  = 2 * time.Minute
-)
-
-// poll calls check until it returns nil or ctx ends. Its error begins with what
-// and ends with check's last one.
-func poll(ctx context.Context, what string, check func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
-	defer cancel()
-	for {
-		err := check(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), err)
-		case <-time.After(pollInterval):
-		}
-	}
-}
+// patience is how long a wait takes where the caller's context does not end it
+// before.
+const patience = 2 * time.Minute

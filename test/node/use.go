@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/crbridge/crbridge/test/poll"
 )
 
 // fieldManager owns the fields that Apply sets.
@@ -50,7 +52,7 @@ func (n *Node) Apply(ctx context.Context, manifests []byte) error {
 
 func (n *Node) apply(ctx context.Context, object *unstructured.Unstructured) error {
 	var mapping *meta.RESTMapping
-	err := poll(ctx, "not served", func(context.Context) (err error) {
+	err := poll.Until(ctx, patience, "not served", func(context.Context) (err error) {
 		kind := object.GroupVersionKind()
 		if mapping, err = n.mapper.RESTMapping(kind.GroupKind(), kind.Version); err != nil {
 			n.mapper.Reset()
@@ -99,7 +101,7 @@ func (n *Node) Kubectl(ctx context.Context, args ...string) (string, error) {
 // pods wait for.
 func (n *Node) WaitPods(ctx context.Context, namespace, labels string, count int) ([]corev1.Pod, error) {
 	var ready []corev1.Pod
-	err := poll(ctx, "pods not ready", func(ctx context.Context) error {
+	err := poll.Until(ctx, patience, "pods not ready", func(ctx context.Context) error {
 		list, err := n.clientset.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labels})
 		if err != nil {
 			return err
