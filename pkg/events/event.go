@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -134,6 +135,10 @@ type Origin struct {
 	Resource   string // plural, as in the CRD's name
 	Namespaced bool
 	Route      string
+	// History tells resource versions of a restored etcd, which come once more
+	// with other content, from those before: it is the number of the requested
+	// resync that went on with them. 0 where there was none.
+	History uint64
 }
 
 // APIVersion is "<group>/<version>".
@@ -370,12 +375,13 @@ func checkIdentity(o Origin, c Change) error {
 }
 
 const (
-	// ResyncSuffix and the number of a requested resync end the ids of its events.
-	ResyncSuffix = ".r"
-	// SelectedSuffix and the resource version of the list end the ids of events
+	// resyncSuffix and the number of a requested resync end the ids of its events,
+	// and of all that come after it where it went on in another history.
+	resyncSuffix = ".r"
+	// selectedSuffix and the resource version of the list end the ids of events
 	// that tell of an object which has not changed, because the route's
 	// selection has.
-	SelectedSuffix = ".s"
+	selectedSuffix = ".s"
 )
 
 // id is the same for the same change, whoever observes it and however often.
@@ -385,11 +391,29 @@ func id(o Origin, c Change, version string) string {
 		version = "deleted"
 	}
 	id := c.UID + "." + version + "." + o.Route
-	if c.Resync != 0 {
-		id += ResyncSuffix + strconv.FormatUint(c.Resync, 10)
+	if resync := cmp.Or(c.Resync, o.History); resync != 0 {
+		id += resyncSuffix + strconv.FormatUint(resync, 10)
 	}
 	if c.Listed != 0 {
-		id += SelectedSuffix + strconv.FormatUint(c.Listed, 10)
+		id += selectedSuffix + strconv.FormatUint(c.Listed, 10)
 	}
 	return id
+}
+
+// Suffixes are the numbers that an id of a route's event ends in: that of
+// Change.Resync, or of Origin.History, and that of Change.Listed. They are 0
+// where it has none.
+func Suffixes(id, route string) (resync, listed uint64) {
+	_, rest, _ := strings.Cut(id, ".")  // behind the uid
+	_, rest, _ = strings.Cut(rest, ".") // and the version
+	rest, _ = strings.CutPrefix(rest, route)
+	if number, found := strings.CutPrefix(rest, resyncSuffix); found {
+		digits := strings.IndexByte(number+".", '.')
+		resync, _ = strconv.ParseUint(number[:digits], 10, 64)
+		rest = number[digits:]
+	}
+	if number, found := strings.CutPrefix(rest, selectedSuffix); found {
+		listed, _ = strconv.ParseUint(number, 10, 64)
+	}
+	return resync, listed
 }

@@ -103,6 +103,7 @@ func (r *Run) begin(follow bool) bool {
 	r.origin = events.Origin{
 		Cluster: f.env.Cluster, Group: kind.Group, Version: kind.Version, Kind: kind.Kind,
 		Resource: r.target.Resource.Plural, Namespaced: r.target.Resource.Namespaced, Route: f.id.Route,
+		History: f.ledger.state().History,
 	}
 	if !follow {
 		if f.ledger.holds(r.absent) {
@@ -161,7 +162,8 @@ func (r *Run) resume(number uint64) bool {
 		return true
 	}
 	// The API server counts from an earlier number than it once did.
-	f.ledger.Rebase()
+	f.ledger.goOn(number)
+	r.origin.History = number
 	return r.persist(r.following, func() error { return f.journal.Rebase(r.following, r.stateNow()) })
 }
 

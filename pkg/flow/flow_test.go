@@ -79,15 +79,12 @@ func describe(e *events.Event) string {
 			flags += " " + flag
 		}
 	}
-	if at := strings.LastIndex(e.ID(), ".r.r"); at >= 0 {
-		number, err := strconv.ParseUint(e.ID()[at+len(".r.r"):], 10, 64)
-		flags += fmt.Sprintf(" r%d", number-later)
-		if err != nil {
-			flags += " " + err.Error()
-		}
+	resync, listed := events.Suffixes(e.ID(), "r")
+	if strings.Contains(e.ID(), ".r.r") {
+		flags += fmt.Sprintf(" r%d", resync-later)
 	}
-	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
-		flags += " s" + listed
+	if listed != 0 {
+		flags += fmt.Sprintf(" s%d", listed)
 	}
 	return fmt.Sprintf("%s %s@%s%s", e.Fields.Event, e.Subject(), e.Attribute(events.ExtResourceVersion), flags)
 }

@@ -84,6 +84,9 @@ type ledger struct {
 	list    uint32
 	// rewound is the position that the API server's history ends before.
 	rewound uint64
+	// history is the number of the requested resync since which versions are of
+	// another history; 0 where all are of one.
+	history uint64
 	// selection stands for what the route selected of the objects when all that
 	// it selected had been told of; inTransition where it never was.
 	selection string
@@ -241,6 +244,15 @@ func (l *ledger) startResync(number uint64) bool {
 		l.changes++
 	}
 	return true
+}
+
+// goOn makes what follows another history than what was told so far: the
+// requested resync of that number is where it begins.
+func (l *ledger) goOn(number uint64) {
+	l.Rebase()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.history = number
 }
 
 // skipResync takes a resync for done that was requested when there was nothing

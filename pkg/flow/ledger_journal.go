@@ -14,7 +14,7 @@ func (l *ledger) Reset() {
 	defer l.mu.Unlock()
 	l.rows, l.pending, l.dead, l.told = table{}, map[string]pendingRow{}, table{}, table{}
 	l.incarnation, l.existing, l.wanted, l.watches, l.rewound = "", false, nil, watches{}, 0
-	l.selection, l.resync, l.resyncing = "", 0, 0
+	l.selection, l.resync, l.resyncing, l.history = "", 0, 0, 0
 	l.changes++
 }
 
@@ -80,7 +80,7 @@ func (l *ledger) restored(s journal.State, fresh, settled bool) {
 		for namespace, position := range s.Positions {
 			l.watches[namespace] = &watched{position: position}
 		}
-		l.selection, l.resync, l.resyncing = s.Selection, s.Resync, s.Resyncing
+		l.selection, l.resync, l.resyncing, l.history = s.Selection, s.Resync, s.Resyncing, s.History
 		l.bury()
 	}
 	for key, t := range l.told.all() {
@@ -101,7 +101,7 @@ func (l *ledger) state() journal.State {
 	defer l.mu.Unlock()
 	s := journal.State{
 		Phase: journal.Waiting, Incarnation: string(l.incarnation), Existing: l.existing,
-		Rewound: l.rewound, Selection: l.selection, Resync: l.resync, Resyncing: l.resyncing,
+		Rewound: l.rewound, Selection: l.selection, Resync: l.resync, Resyncing: l.resyncing, History: l.history,
 	}
 	s.Position, s.Positions = l.watches.positions()
 	switch {

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +31,7 @@ type place struct {
 	landed []journal.Row // that the next claim finds to be stored after all
 	fails  error         // what Record and Rebase answer
 	rebase int
+	base   int // that many rows are of another history
 }
 
 func newPlace() *place { return &place{outbox: newOutbox(), fresh: true} }
@@ -44,8 +44,14 @@ func (p *place) Claim(_ context.Context, into journal.Restorer) (journal.Claim, 
 		into.Reset()
 		rows = p.rows
 	}
-	for _, r := range rows {
+	for n, r := range rows {
+		if p.fresh && n == p.base {
+			into.Rebase()
+		}
 		into.Restore(r)
+	}
+	if p.fresh && p.base == len(rows) {
+		into.Rebase()
 	}
 	p.fresh, p.landed = false, nil
 	c := p.claim
@@ -70,11 +76,9 @@ func rowOf(e *events.Event) journal.Row {
 	row := journal.Row{Key: e.Subject(), UID: uuid.MustParse(e.Attribute(events.ExtUID)), Version: version, Sent: true, Digest: e.Digest}
 	row.Deselected = e.Attribute("type") == events.Deselected.CloudEvent()
 	row.Gone = row.Deselected || e.Attribute("type") == events.Deleted.CloudEvent()
-	if _, listed, is := strings.Cut(e.ID(), ".r"+events.SelectedSuffix); is {
-		row.Listed, _ = parseVersion(listed)
-	}
-	if _, number, is := strings.Cut(e.ID(), ".r"+events.ResyncSuffix); is {
-		row.Resync, _ = strconv.ParseUint(number, 10, 64)
+	resync, listed := events.Suffixes(e.ID(), "r")
+	if row.Listed = listed; e.Attribute("type") == events.Existing.CloudEvent() {
+		row.Resync = resync
 	}
 	return row
 }
@@ -94,6 +98,7 @@ func (p *place) Rebase(_ context.Context, s journal.State) error {
 	defer p.mu.Unlock()
 	if p.fails == nil {
 		p.rebase++
+		p.base = len(p.rows)
 		p.claim.State = s
 	}
 	return p.fails
@@ -215,6 +220,42 @@ func TestRebaseIsRecorded(t *testing.T) {
 		t.Errorf("rebased %d times; recorded is %+v", p.rebase, p.recorded())
 	}
 	p.wait(t, "existing ns/a@40 r0")
+}
+
+// TestIDsOfAnotherHistory shows that no event after an etcd was put back has the id
+// of one before, which a sink or a subscriber would take it for: versions come once
+// more, and objects that were told to be gone end once more.
+func TestIDsOfAnotherHistory(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 10, thing("a", "", 5), thing("b", "", 6))
+	r.Changed(ctx, thing("a", "", 11))
+	r.Deleted(ctx, thing("b", "", 12))
+	r.Changed(ctx, thing("lost", "", 13))
+	list(r.sourcing, r, 9, thing("a", "", 5), thing("b", "", 6)) // refused: it is older than 13
+	eventually(t, func() bool { return h.flow.Status().State == Blocked })
+	end(r, time.Minute)
+
+	h.flow.RequestResync(later + 1)
+	r = h.start(ctx)
+	list(ctx, r, 9, thing("a", "", 5), thing("b", "", 6))
+	r.Changed(ctx, thing("a", "", 11))
+	end(r, time.Minute)
+	// The same in another process, and after another resync.
+	h = p.process(t, nil)
+	r = h.start(ctx)
+	r.Deleted(ctx, thing("b", "", 12))
+	end(r, time.Minute)
+	h.flow.RequestResync(later + 2)
+	r = h.start(ctx)
+	list(ctx, r, 14, thing("a", "", 11))
+	r.Changed(ctx, thing("a", "", 15))
+	end(r, time.Minute)
+	p.wait(t, "created ns/a@5", "created ns/b@6", "updated ns/a@11", "deleted ns/b@12", "created ns/lost@13",
+		"existing ns/a@5 r1", "created ns/b@6 r1", "deleted ns/lost@9 inferred r1", "updated ns/a@11 r1",
+		"deleted ns/b@12 r1", "existing ns/a@11 r2", "updated ns/a@15 r1")
 }
 
 // TestPutBackToBeforeTheCRD shows that etcd which was put back to before there

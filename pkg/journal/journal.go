@@ -79,6 +79,11 @@ type State struct {
 	// is requested.
 	Rewound uint64 `json:"rewound,omitempty"`
 
+	// History is the number of the requested resync that went on after that. All
+	// events since have it in their ids: a version, or an object's end, of the
+	// history that is no more may have been told by the same id without it.
+	History uint64 `json:"history,omitempty"`
+
 	// Version, Kind and Namespaced describe the resource when its CRD no
 	// longer does.
 	Version    string `json:"version,omitempty"`

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,10 +270,7 @@ func (w *world) compact(t *testing.T) {
 // as far as the object's version.
 func (w *world) recorded(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
-	version, err := strconv.ParseUint(object.GetResourceVersion(), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	version := versionOf(t, object)
 	eventually(t, func() error {
 		position, err := w.stream.position(t.Context(), w.kind.name, "test")
 		if err == nil && position < version {

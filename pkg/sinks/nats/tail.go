@@ -369,12 +369,9 @@ func readRow(id string, get func(attribute string) string) (row journal.Row, ok 
 	if row.Version, err = strconv.ParseUint(get(events.ExtResourceVersion), 10, 64); err != nil {
 		return journal.Row{}, false
 	}
-	route := "." + get(events.ExtRoute)
-	if _, number, ok := strings.Cut(id, route+events.ResyncSuffix); ok {
-		row.Resync, _ = strconv.ParseUint(number, 10, 64)
-	}
-	if _, number, ok := strings.Cut(id, route+events.SelectedSuffix); ok {
-		row.Listed, _ = strconv.ParseUint(number, 10, 64)
+	resync, listed := events.Suffixes(id, get(events.ExtRoute))
+	if row.Listed = listed; get("type") == events.Existing.CloudEvent() {
+		row.Resync = resync // others have the number for another reason, if they have one
 	}
 	return row, true
 }

@@ -103,11 +103,25 @@ func TestRowOfAnEventAndItsMessage(t *testing.T) {
 			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true, Gone: true},
 		},
 		{
-			"a requested resync", func(*events.Origin) {}, func(c *events.Change) { c.Resync = 12 },
+			"a requested resync", func(*events.Origin) {}, func(c *events.Change) { c.Type, c.Resync = events.Existing, 12 },
 			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true, Resync: 12},
 		},
 		{
-			"a requested resync on a route that is called like one", func(o *events.Origin) { o.Route = "r.r1" }, func(c *events.Change) { c.Resync = 12 },
+			"a requested resync on a route that is called like one", func(o *events.Origin) { o.Route = "r.r1" }, func(c *events.Change) { c.Type, c.Resync = events.Existing, 12 },
+			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true, Resync: 12},
+		},
+		{
+			"a requested resync, and a route that selects more", func(*events.Origin) {},
+			func(c *events.Change) { c.Type, c.Resync, c.Listed = events.Existing, 12, 20 },
+			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true, Resync: 12, Listed: 20},
+		},
+		{
+			"an update in a restored etcd", func(o *events.Origin) { o.History = 12 }, func(*events.Change) {},
+			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true},
+		},
+		{
+			"a route that is called like what is before it", func(o *events.Origin) { o.Route = "7" },
+			func(c *events.Change) { c.Type, c.Resync = events.Existing, 12 },
 			journal.Row{Key: "default/a", UID: id, Version: 7, Sent: true, Resync: 12},
 		},
 		{
