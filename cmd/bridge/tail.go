@@ -45,9 +45,8 @@ func tail(ctx context.Context, o options, environ []string, stdout, stderr io.Wr
 	if o.tail.output == "json" {
 		printEvent, begin = json.NewEncoder(stdout).Encode, func() {}
 	}
-	begin()
 	return readable.Follow(ctx, visiting(c, sink), sinks.Followed{
-		Subject: o.tail.subject, Fields: o.tail.fields(c), FromStart: o.tail.fromStart,
+		Subject: o.tail.subject, Fields: o.tail.fields(c), FromStart: o.tail.fromStart, Begun: begin,
 		Problem: func(words string) {
 			if words != "" {
 				words += "; retrying"

@@ -92,8 +92,11 @@ type Followed struct {
 	Fields  events.Fields
 	// FromStart begins with the first event that the sink has; only one that
 	// keeps ledgers keeps events. Otherwise it is the first that comes after
-	// Follow was called.
+	// Begun was called.
 	FromStart bool
+	// Begun is called once, when there is a connection and it is settled which
+	// event is the first.
+	Begun func()
 	// Problem is told why nothing can be read now, once for each time that the
 	// reason changes, and "" when all is well again.
 	Problem func(words string)

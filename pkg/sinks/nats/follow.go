@@ -60,7 +60,17 @@ type follower struct {
 	problems *problems
 	dialer   dialer
 	next     uint64 // the sequence to go on with; 0 where that is not known yet
+	begun    bool
 	told     string
+}
+
+// reads says that it does.
+func (f *follower) reads() {
+	if !f.begun && f.Begun != nil {
+		f.Begun()
+	}
+	f.begun = true
+	f.tell("")
 }
 
 // takeError is an error from Take.
@@ -126,7 +136,7 @@ func (f *follower) streamed(ctx context.Context, ses *session) error {
 		return fmt.Errorf("stream %s: %w", name, apiWords(err))
 	}
 	defer messages.Stop()
-	f.tell("")
+	f.reads()
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -151,7 +161,7 @@ func (f *follower) subscribed(ctx context.Context, ses *session) error {
 	if err := ses.nc.FlushTimeout(connectTimeout); err != nil {
 		return err
 	}
-	f.tell("")
+	f.reads()
 	for {
 		m, err := subscription.NextMsgWithContext(ctx)
 		if err != nil {
