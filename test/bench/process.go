@@ -78,16 +78,17 @@ func (m *measured) cpu() (time.Duration, error) { return cpuOf(m.PID()) }
 
 // settled waits until the process has given back what it does not need, and
 // returns what it has then: until its resident memory has shrunk by less than
-// one percent in two seconds, and for 20 seconds at most.
+// one percent in five seconds, for 10 seconds at least and 20 at most. The bridge does so three
+// seconds after its flows have settled.
 func (m *measured) settled(ctx context.Context) (memory, error) {
-	const step, patience = 2 * time.Second, 10
+	const step, patience = 5 * time.Second, 4
 	last, err := memoryOf(m.PID())
 	for i := 0; i < patience && err == nil; i++ {
 		if err := pause(ctx, step); err != nil {
 			return memory{}, err
 		}
 		before := last.resident
-		if last, err = memoryOf(m.PID()); last.resident > before*0.99 {
+		if last, err = memoryOf(m.PID()); i > 0 && last.resident > before*0.99 {
 			break
 		}
 	}
