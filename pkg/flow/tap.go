@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,107 +23,87 @@ type Delivery struct {
 
 // Tap lets others look on while flows deliver. It holds nobody up: who does not
 // keep pace misses deliveries, and is told how many. While nobody looks, it
-// costs a flow one atomic load for each batch. The zero value may be used, and
-// nil is one that nobody looks through.
+// costs a flow one atomic load for each batch; otherwise one copy for each
+// delivery, however many look and whatever they look for. The zero value may be
+// used, and nil is one that nobody looks through.
 type Tap struct {
-	mu      sync.Mutex // for writers of viewers
-	viewers atomic.Pointer[[]*Viewer]
+	viewers atomic.Int64 // changed with mu held
+
+	mu    sync.Mutex
+	ring  []Delivery // nil while nobody looks
+	shown uint64     // deliveries until now; the last of them are in the ring
 }
 
-// viewed is how many deliveries a viewer is behind before it misses some.
-const viewed = 256
+// viewed is how many deliveries a viewer is behind before it misses some. All
+// viewers share them; with what they refer to it is about 1 MiB.
+const viewed = 4096
 
-// Viewer is one who looks on.
+// Viewer is one who looks on. It is for one goroutine.
 type Viewer struct {
-	tap   *Tap
-	wants func(*Delivery) bool
-	// news holds a token while there is something to take.
-	news chan struct{}
-
-	mu     sync.Mutex
-	kept   []Delivery // at most viewed, as a ring once it is full
-	next   int        // where the oldest is then
-	missed int
+	tap    *Tap
+	next   uint64 // the first delivery that it has not taken
+	closed bool
 }
 
-// View begins to look on at the deliveries that wants lets through, until
-// Close. It is called by flows while they deliver: it must be quick.
-func (t *Tap) View(wants func(*Delivery) bool) *Viewer {
-	v := &Viewer{tap: t, wants: wants, news: make(chan struct{}, 1)}
-	t.change(func(all []*Viewer) []*Viewer { return append(all, v) })
-	return v
-}
-
-func (t *Tap) change(change func([]*Viewer) []*Viewer) {
+// View begins to look on, until Close.
+func (t *Tap) View() *Viewer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var all []*Viewer
-	if now := t.viewers.Load(); now != nil {
-		all = slices.Clone(*now)
+	if t.ring == nil {
+		t.ring = make([]Delivery, viewed)
 	}
-	if all = change(all); len(all) == 0 {
-		t.viewers.Store(nil)
-		return
-	}
-	t.viewers.Store(&all)
+	t.viewers.Add(1)
+	return &Viewer{tap: t, next: t.shown}
 }
 
 // Close ends looking on. It may be called again.
 func (v *Viewer) Close() {
-	v.tap.change(func(all []*Viewer) []*Viewer {
-		return slices.DeleteFunc(all, func(other *Viewer) bool { return other == v })
-	})
-}
-
-// News holds a token while there is something to take.
-func (v *Viewer) News() <-chan struct{} { return v.news }
-
-// Take is what was delivered since the last call, oldest first, and how many
-// deliveries are not among it, as nobody took those before them in time.
-func (v *Viewer) Take() (deliveries []Delivery, missed int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	deliveries = slices.Concat(v.kept[v.next:], v.kept[:v.next])
-	missed = v.missed
-	v.kept, v.next, v.missed = nil, 0, 0
-	return deliveries, missed
-}
-
-func (v *Viewer) tell(d *Delivery) {
-	if !v.wants(d) {
+	t := v.tap
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v.closed {
 		return
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.kept) < viewed {
-		v.kept = append(v.kept, *d)
-	} else {
-		v.kept[v.next] = *d
-		v.next = (v.next + 1) % viewed
-		v.missed++
+	v.closed = true
+	if t.viewers.Add(-1) == 0 {
+		t.ring = nil
 	}
-	signal(v.news)
 }
 
-// watched are those who look on now; none most of the time.
-func (t *Tap) watched() []*Viewer {
-	if t == nil {
-		return nil
+// Take copies what was delivered since the last call, oldest first, as far as
+// there is room for it: n deliveries. Missed are those before them that nobody
+// took in time. Flows wait while it copies, so that there should be room for a
+// few hundred at most.
+func (v *Viewer) Take(into []Delivery) (n, missed int) {
+	t := v.tap
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v.closed {
+		return 0, 0
 	}
-	if all := t.viewers.Load(); all != nil {
-		return *all
+	if behind := t.shown - v.next; behind > viewed {
+		missed = int(behind - viewed)
+		v.next = t.shown - viewed
 	}
-	return nil
+	for ; n < len(into) && v.next < t.shown; n++ {
+		into[n] = t.ring[v.next%viewed]
+		v.next++
+	}
+	return n, missed
 }
 
 // Watched tells whether anybody looks on.
-func (t *Tap) Watched() bool { return len(t.watched()) > 0 }
+func (t *Tap) Watched() bool { return t != nil && t.viewers.Load() > 0 }
 
 // Show tells viewers of a delivery.
 func (t *Tap) Show(d Delivery) {
-	for _, v := range t.watched() {
-		v.tell(&d)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ring == nil {
+		return
 	}
+	t.ring[t.shown%viewed] = d
+	t.shown++
 }
 
 // deliveryOf is what those who look on are told of an event of the flow. It

@@ -4,45 +4,57 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// TestTap shows what viewers are told: what they want, in order, the newest
-// where they do not keep pace, and how much they have missed.
+// TestTap shows what viewers are told: all, in order, the newest where they do
+// not keep pace, and how much they have missed.
 func TestTap(t *testing.T) {
 	for _, row := range []struct {
 		why           string
+		before        int // deliveries that came before the viewer
 		deliveries    int
 		first, missed int // the first that is kept
 	}{
-		{"nothing was delivered", 0, 0, 0},
-		{"all of it is kept", viewed, 0, 0},
-		{"the oldest makes room", viewed + 1, 1, 1},
-		{"the ring has gone round", 3*viewed + 7, 2*viewed + 7, 2*viewed + 7},
+		{"nothing was delivered", 0, 0, 0, 0},
+		{"what was delivered before is not told", 10, 5, 0, 0},
+		{"all of it is kept", 3, viewed, 0, 0},
+		{"the oldest makes room", 0, viewed + 1, 1, 1},
+		{"the ring has gone round", 5, 3*viewed + 7, 2*viewed + 7, 2*viewed + 7},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			tap := &Tap{}
-			v := tap.View(func(d *Delivery) bool { return d.Route == "wanted" })
+			defer tap.View().Close() // somebody else, who takes nothing
+			for range row.before {
+				tap.Show(Delivery{Object: "before"})
+			}
+			v := tap.View()
 			for n := range row.deliveries {
-				for _, route := range []string{"wanted", "other"} {
-					for _, viewer := range tap.watched() {
-						viewer.tell(&Delivery{ID: ID{Route: route}, Object: fmt.Sprint(n)})
-					}
+				tap.Show(Delivery{Object: fmt.Sprint(n)})
+			}
+			var got []Delivery
+			missed := 0
+			for into := make([]Delivery, 100); ; {
+				n, more := v.Take(into)
+				missed += more
+				got = append(got, into[:n]...)
+				if n < len(into) {
+					break
 				}
 			}
-			got, missed := v.Take()
 			if missed != row.missed || len(got) != row.deliveries-row.missed {
 				t.Fatalf("%d deliveries and %d missed", len(got), missed)
 			}
 			for n := range got {
-				if want := fmt.Sprint(row.first + n); got[n].Object != want || got[n].Route != "wanted" {
+				if want := fmt.Sprint(row.first + n); got[n].Object != want {
 					t.Fatalf("delivery %d is %+v, not %s", n, got[n], want)
 				}
 			}
-			if got, missed := v.Take(); len(got) != 0 || missed != 0 {
-				t.Errorf("what was taken comes again: %d, and %d missed", len(got), missed)
+			if n, missed := v.Take(make([]Delivery, 1)); n != 0 || missed != 0 {
+				t.Errorf("what was taken comes again: %d, and %d missed", n, missed)
 			}
 		})
 	}
@@ -51,19 +63,48 @@ func TestTap(t *testing.T) {
 // TestTapOfNobody shows that nothing is kept for viewers that have gone.
 func TestTapOfNobody(t *testing.T) {
 	var none *Tap
-	if none.watched() != nil {
+	if none.Watched() {
 		t.Error("no tap has viewers")
 	}
 	tap := &Tap{}
-	first, second := tap.View(nil), tap.View(nil)
+	first, second := tap.View(), tap.View()
 	first.Close()
 	first.Close()
-	if all := tap.watched(); len(all) != 1 || all[0] != second {
-		t.Errorf("viewers after the first has gone: %v", all)
+	if !tap.Watched() {
+		t.Error("nobody looks when one of two has gone")
+	}
+	tap.Show(Delivery{Object: "a"})
+	if n, _ := first.Take(make([]Delivery, 1)); n != 0 {
+		t.Error("one who has gone is told of more")
 	}
 	second.Close()
-	if tap.viewers.Load() != nil {
-		t.Error("there are viewers when all have gone")
+	tap.Show(Delivery{Object: "b"})
+	if tap.Watched() || tap.ring != nil {
+		t.Error("something is kept when all have gone")
+	}
+	third := tap.View()
+	defer third.Close()
+	if n, missed := third.Take(make([]Delivery, 1)); n != 0 || missed != 0 {
+		t.Errorf("one who comes later is told of %d, and %d missed", n, missed)
+	}
+}
+
+// BenchmarkTap is what a delivery costs the flow, by how many look on.
+func BenchmarkTap(b *testing.B) {
+	for _, viewers := range []int{0, 1, 32} {
+		b.Run(fmt.Sprint("viewers=", viewers), func(b *testing.B) {
+			tap := &Tap{}
+			for range viewers {
+				defer tap.View().Close()
+			}
+			d := Delivery{ID: ID{CRD: "orders.shop.example.com", Route: "main", Sink: "main"}, Type: "updated", Object: "shop-1/widget-a-1", Version: "123"}
+			b.ReportAllocs()
+			for b.Loop() {
+				if tap.Watched() {
+					tap.Show(d)
+				}
+			}
+		})
 	}
 }
 
@@ -73,24 +114,24 @@ func TestDeliveriesAreShown(t *testing.T) {
 	h := newHarness(t)
 	tap := &Tap{}
 	h.flow.env.Tap = tap
-	v := tap.View(func(*Delivery) bool { return true })
+	v := tap.View()
 	defer v.Close()
 	r := h.start(t.Context())
 	list(t.Context(), r, 10)
 	r.Changed(t.Context(), thing("a", "", 11))
 	r.Deleted(t.Context(), thing("a", "", 12))
 	var got []Delivery
-	for len(got) < 2 {
-		select {
-		case <-v.News():
-		case <-r.Done():
-			t.Fatal("the run has ended")
-		}
-		more, missed := v.Take()
+	for into := make([]Delivery, 8); len(got) < 2; {
+		n, missed := v.Take(into)
 		if missed > 0 {
 			t.Errorf("%d are missed", missed)
 		}
-		got = append(got, more...)
+		got = append(got, into[:n]...)
+		select {
+		case <-time.After(time.Millisecond):
+		case <-r.Done():
+			t.Fatal("the run has ended")
+		}
 	}
 	for n, want := range []Delivery{{Type: "created", Version: "11"}, {Type: "deleted", Version: "12"}} {
 		d := got[n]

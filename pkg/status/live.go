@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,9 +21,10 @@ const (
 	// mostEvents is how many events a page is told of at a time; it could not
 	// be read faster.
 	mostEvents = 50
-	// streamLife is how long one lasts. The browser comes back, and says anew who
-	// it is.
-	streamLife = 10 * time.Minute
+	// mostTaken is how many deliveries are taken from the tap in one go, while
+	// flows wait, and mostTakes how often that is done for one message.
+	mostTaken = 128
+	mostTakes = 64
 	// quietFor is how long nothing is sent before a sign of life is, and
 	// writeTimeout how long a reader may leave something unread.
 	quietFor     = 15 * time.Second
@@ -82,9 +84,7 @@ func (s *streams) limited(serve func(*stream)) http.HandlerFunc {
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream; charset=utf-8")
 		h.Set("X-Accel-Buffering", "no") // nginx would keep it until it is full
-		life := time.NewTimer(streamLife)
-		defer life.Stop()
-		out := &stream{w: w, r: r, control: http.NewResponseController(w), ended: ended, life: life}
+		out := &stream{w: w, r: r, control: http.NewResponseController(w), ended: ended}
 		if out.write("retry: 2000\n\n") {
 			serve(out)
 		}
@@ -97,7 +97,6 @@ type stream struct {
 	r       *http.Request
 	control *http.ResponseController
 	ended   <-chan struct{}
-	life    *time.Timer
 	wrote   time.Time
 }
 
@@ -123,7 +122,6 @@ func (s *stream) wait(c <-chan time.Time) bool {
 	select {
 	case <-c:
 		return time.Since(s.wrote) < quietFor || s.write(": still here\n\n")
-	case <-s.life.C:
 	case <-s.ended:
 	case <-s.r.Context().Done():
 	}
@@ -161,25 +159,19 @@ type liveEvent struct {
 
 // liveEvents sends what is delivered, as far as a person could follow.
 func (b *Bridge) liveEvents(s *stream) {
-	text := parseQuery(s.r.URL.Query()).text
-	viewer := b.Tap.View(func(d *flow.Delivery) bool {
-		return matches(text, d.CRD, d.Object, d.Route, d.Sink, string(d.Type))
-	})
+	wanted := newTerms(parseQuery(s.r.URL.Query()).text)
+	viewer := b.Tap.View()
 	defer viewer.Close()
 	ticker := time.NewTicker(eventsEvery)
 	defer ticker.Stop()
+	taken := make([]flow.Delivery, mostTaken)
 	for s.wait(ticker.C) {
-		select {
-		case <-viewer.News():
-		default:
+		deliveries, missed := look(viewer, wanted, taken)
+		if len(deliveries) == 0 && missed == 0 {
 			continue
 		}
-		deliveries, missed := viewer.Take()
-		if more := len(deliveries) - mostEvents; more > 0 {
-			deliveries, missed = deliveries[more:], missed+more
-		}
 		message := struct {
-			Events []liveEvent `json:"events"`
+			Events []liveEvent `json:"events,omitempty"`
 			Missed int         `json:"missed,omitempty"`
 		}{Missed: missed}
 		for i := range deliveries {
@@ -197,4 +189,26 @@ func (b *Bridge) liveEvents(s *stream) {
 			return
 		}
 	}
+}
+
+// look takes what was delivered: the newest of what is wanted, and how many
+// deliveries beyond those could not be shown. It is looked through here, and not
+// where flows deliver, so that no filter costs them anything.
+func look(viewer *flow.Viewer, wanted terms, taken []flow.Delivery) (found []flow.Delivery, missed int) {
+	for range mostTakes {
+		n, more := viewer.Take(taken)
+		missed += more
+		for i := range taken[:n] {
+			if d := &taken[i]; wanted.matches(d.CRD, d.Object, d.Route, d.Sink, string(d.Type)) {
+				found = append(found, *d)
+			}
+		}
+		if over := len(found) - mostEvents; over > 0 {
+			found, missed = slices.Delete(found, 0, over), missed+over
+		}
+		if n < len(taken) {
+			break
+		}
+	}
+	return found, missed
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/crbridge/crbridge/pkg/flow"
@@ -145,6 +147,48 @@ func TestLiveEvents(t *testing.T) {
 	})
 	if b.Tap.Watched() {
 		t.Error("somebody still looks when all have gone")
+	}
+}
+
+// TestLook shows what a page is told of at a time: the newest of what it looks
+// for, and how much it was not told of.
+func TestLook(t *testing.T) {
+	for _, row := range []struct {
+		why        string
+		deliveries int
+		text       string
+		found      []int // by number, first and last
+		missed     int
+	}{
+		{"nothing was delivered", 0, "", nil, 0},
+		{"nothing that is looked for", 100, "something else", nil, 0},
+		{"all of it", 50, "", []int{0, 49}, 0},
+		{"as much as a person could read", 300, "", []int{250, 299}, 250},
+		{"one in a hundred, in whatever case, of more than is taken in one go", 4000, "SHOP/7- Orders", []int{7, 3907}, 0},
+		{"what was overwritten is looked for in vain", 5000, "shop/7-", []int{907, 4907}, 904},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			tap := &flow.Tap{}
+			v := tap.View()
+			defer v.Close()
+			for n := range row.deliveries {
+				tap.Show(flow.Delivery{ID: flow.ID{CRD: "orders.example.com"}, Object: fmt.Sprintf("shop/%d-%d", n%100, n)})
+			}
+			found, missed := look(v, newTerms(row.text), make([]flow.Delivery, mostTaken))
+			var got []int
+			if len(found) > 0 {
+				for _, d := range []flow.Delivery{found[0], found[len(found)-1]} {
+					var n int
+					if _, err := fmt.Sscanf(d.Object[strings.LastIndex(d.Object, "-")+1:], "%d", &n); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, n)
+				}
+			}
+			if diff := cmp.Diff(row.found, got); diff != "" || missed != row.missed || len(found) > mostEvents {
+				t.Errorf("%d are found, %d missed, first and last (-want +got):\n%s", len(found), missed, diff)
+			}
+		})
 	}
 }
 

@@ -130,10 +130,21 @@ func (q query) link() string {
 	return "/?" + v.Encode()
 }
 
-// matches tells whether each word of the text is in one of the values.
-func matches(text string, values ...string) bool {
-	for word := range strings.FieldsSeq(strings.ToLower(text)) {
-		if !slices.ContainsFunc(values, func(v string) bool { return strings.Contains(strings.ToLower(v), word) }) {
+// terms are the words that are looked for, in lower case.
+type terms []string
+
+func newTerms(text string) terms { return strings.Fields(strings.ToLower(text)) }
+
+// matches tells whether each word is in one of the values, in whatever case.
+func (all terms) matches(values ...string) bool {
+	if len(all) == 0 {
+		return true
+	}
+	for i, v := range values {
+		values[i] = strings.ToLower(v)
+	}
+	for _, word := range all {
+		if !slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, word) }) {
 			return false
 		}
 	}
@@ -143,11 +154,11 @@ func matches(text string, values ...string) bool {
 // filtered are the flows that are asked for, and how many there are of them on
 // all pages.
 func (s *snapshot) filtered(q *query) (page []Flow, total int) {
-	found := []Flow{}
+	found, wanted := []Flow{}, newTerms(q.text)
 	for i := range s.Flows {
 		f := &s.Flows[i]
 		if (q.state == "" || f.State == q.state) && (q.route == "" || f.Route == q.route) &&
-			matches(q.text, f.CRD, f.Route, f.Sink, string(f.State), f.Reason) {
+			wanted.matches(f.CRD, f.Route, f.Sink, string(f.State), f.Reason) {
 			found = append(found, *f)
 		}
 	}
