@@ -1,7 +1,6 @@
 package status
 
 import (
-	"net"
 	"net/http"
 	"net/http/pprof"
 )
@@ -31,21 +30,16 @@ func profiles(mux *http.ServeMux, open bool) {
 // the process is built, and costs CPU for as long as its reader likes. While
 // nobody has to say who they are, a connection over loopback is what tells an
 // operator from others: in a pod, that takes the right to forward its ports.
+// Pages in the operator's browser are kept out by forOwnPages.
 //
 // Both ends count. Service meshes hand on what comes from outside with a
 // loopback address as its source, and the pod's own as its destination.
 func fromMachine(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if local == nil || !loopback(local.String()) || !loopback(r.RemoteAddr) {
+		if !toLoopback(r) || !loopback(r.RemoteAddr) {
 			http.Error(w, "profiles are for those who connect over loopback, which kubectl port-forward does", http.StatusForbidden)
 			return
 		}
 		next(w, r)
 	}
-}
-
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && net.ParseIP(host).IsLoopback()
 }

@@ -40,7 +40,7 @@ func TestWhoGetsProfiles(t *testing.T) {
 			}
 			ask := func(method, path string) int {
 				r := httptest.NewRequestWithContext(ctx, method, path, nil)
-				r.RemoteAddr = row.remote
+				r.Host, r.RemoteAddr = "localhost:8080", row.remote
 				answer := httptest.NewRecorder()
 				testBridge().Server().ServeHTTP(answer, r)
 				return answer.Code

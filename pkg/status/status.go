@@ -36,8 +36,8 @@ type Bridge struct {
 	// that is not known. Nil where there is no election.
 	Leader func() string
 	// Access is who may read, of all but the probes and the page's script and
-	// style; nil is everyone who reaches the address, and of profiles everyone
-	// who does so over loopback.
+	// style; nil is everyone who reaches the address, over loopback by a name of
+	// the machine itself, and of profiles everyone who does so over loopback.
 	Access *Access
 
 	history history
@@ -188,12 +188,13 @@ func (b *Bridge) Server() http.Handler {
 	guarded.HandleFunc("GET /events", b.eventsPage)
 	guarded.HandleFunc("GET /live/status", b.streams.limited(b.liveStatus))
 	guarded.HandleFunc("GET /live/events", b.streams.limited(b.liveEvents))
-	profiles(guarded, b.Access == nil)
-	if b.Access == nil {
-		open.Handle("/", guarded)
-	} else {
-		open.Handle("/", b.Access.guard(guarded))
+	everyone := b.Access == nil
+	profiles(guarded, everyone)
+	var rest http.Handler = guarded
+	if !everyone {
+		rest = b.Access.guard(guarded)
 	}
+	open.Handle("/", forOwnPages(rest, everyone))
 	return secured(open)
 }
 
