@@ -107,6 +107,9 @@ func alerts(page fields) part {
 		el("div", class("alert bad"), page.unless("error"),
 			el("b", text("The configuration file has changed and is bad. The one before stays in force.")),
 			page.show("pre", "error", at("tabindex", "0"))),
+		el("div", class("alert bad"), page.unless("crds"),
+			el("b", text("The bridge does not know the cluster's CRDs yet.")),
+			page.show("pre", "crds", at("tabindex", "0"))),
 		el("p", class("alert"), page.unless("restart"), text("A restart is needed for what has changed in "), page.show("b", "restart"), text(".")),
 		el("p", class("alert"), page.unless("warnings"), page.show("span", "warnings", class("lines"))),
 	)

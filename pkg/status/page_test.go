@@ -1,6 +1,7 @@
 package status
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -46,7 +47,7 @@ func hostileBridge() *Bridge {
 				Stream: &sinks.Stream{Name: h("stream"), Storage: h("storage")},
 			}}}
 		},
-		CRDs: func() error { return nil }, Tap: &flow.Tap{},
+		CRDs: func() error { return errors.New(h("crds")) }, Tap: &flow.Tap{},
 	}
 }
 
@@ -88,7 +89,7 @@ func TestPageIsText(t *testing.T) {
 		}
 		// What browsers make of the bytes that are no text.
 		clean := strings.NewReplacer("\xff", "\uFFFD", "\x00", "").Replace(hostile)
-		for _, what := range []string{"cluster", "error", "warning", "crd", "reason", "note", "server", "stream"} {
+		for _, what := range []string{"cluster", "error", "crds", "warning", "crd", "reason", "note", "server", "stream"} {
 			if path == "/" && !strings.Contains(strings.ReplaceAll(texts.String(), "\uFFFD\uFFFD", "\uFFFD"), what+clean) {
 				t.Errorf("%s: the text of the %s is not there whole", path, what)
 			}

@@ -55,8 +55,11 @@ type Document struct {
 	// Leader is the bridge that leads, where this one stands by and knows.
 	Leader        string        `json:"leader,omitempty"`
 	Configuration Configuration `json:"configuration"`
-	Flows         []Flow        `json:"flows"`
-	Sinks         []Sink        `json:"sinks"`
+	// CRDError is why the bridge does not know the cluster's CRDs yet; left out
+	// once it does.
+	CRDError string `json:"crdError,omitempty"`
+	Flows    []Flow `json:"flows"`
+	Sinks    []Sink `json:"sinks"`
 }
 
 // Configuration says which configuration is in force, and why a newer one is not.
@@ -128,14 +131,15 @@ type Stream struct {
 // Document is how the bridge is now.
 func (b *Bridge) Document() Document {
 	d := Document{
-		Cluster: b.Cluster, Role: "standby",
+		Cluster: b.Cluster, Role: b.role(),
 		Configuration: b.Configuration(),
 		Flows:         []Flow{}, Sinks: []Sink{},
 	}
-	if b.Leading() {
-		d.Role = "leader"
-	} else if b.Leader != nil {
+	if d.Role == "standby" && b.Leader != nil {
 		d.Leader = b.Leader()
+	}
+	if err := b.CRDs(); err != nil {
+		d.CRDError = err.Error()
 	}
 	for _, f := range b.Flows() {
 		d.Flows = append(d.Flows, Flow{
@@ -222,30 +226,42 @@ func (b *Bridge) health(mux *http.ServeMux) {
 }
 
 // ready answers 200 when the bridge knows the cluster's CRDs. A sink that is
-// down is told, and is no reason to be unready: a restart would not mend it.
+// down is told, and is no reason to be unready: a restart would not mend it. It
+// is open to everyone, so that it says what is well and what is not, and neither
+// names nor errors: those are in the status.
 func (b *Bridge) ready(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	var answer strings.Builder
 	fmt.Fprintln(&answer, "[+] configuration: loaded")
 	status := http.StatusOK
-	if err := b.CRDs(); err != nil {
+	if b.CRDs() != nil {
 		status = http.StatusServiceUnavailable
-		fmt.Fprintf(&answer, "[-] CRD cache: %v\n", err)
+		fmt.Fprintln(&answer, "[-] CRD cache: not synced (status and log say why)")
 	} else {
 		fmt.Fprintln(&answer, "[+] CRD cache: synced")
 	}
-	d := b.Document()
-	fmt.Fprintf(&answer, "[+] role: %s\n", d.Role)
-	for _, s := range d.Sinks {
-		switch {
-		case s.Connected && s.LastError == "":
-			fmt.Fprintf(&answer, "[+] sink %s: connected\n", s.Name)
-		case s.LastError == "":
-			fmt.Fprintf(&answer, "[!] sink %s: not connected yet (does not count against readiness)\n", s.Name)
-		default:
-			fmt.Fprintf(&answer, "[!] %s (does not count against readiness)\n", s.LastError)
-		}
+	fmt.Fprintf(&answer, "[+] role: %s\n", b.role())
+	if well(b.Sinks()) {
+		fmt.Fprintln(&answer, "[+] sinks: connected")
+	} else {
+		fmt.Fprintln(&answer, "[!] sinks: not all are connected (status and log say why; does not count against readiness)")
 	}
 	w.WriteHeader(status)
 	fmt.Fprint(w, answer.String())
+}
+
+func well(all map[string]sinks.Sink) bool {
+	for _, sink := range all {
+		if s := sink.Status(); !s.Connected || s.LastError != "" {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *Bridge) role() string {
+	if b.Leading() {
+		return "leader"
+	}
+	return "standby"
 }

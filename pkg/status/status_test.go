@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -83,34 +84,65 @@ func TestAPIWithoutFlows(t *testing.T) {
 	}
 }
 
+// TestReady shows what the open probe says: what is well and what is not, and
+// nothing of what a sink or the API server said, nor what they are called.
 func TestReady(t *testing.T) {
+	const (
+		known   = "[+] CRD cache: synced\n"
+		trouble = "[!] sinks: not all are connected (status and log say why; does not count against readiness)\n"
+	)
 	for _, row := range []struct {
 		why    string
 		crds   error
 		leads  bool
+		sinks  []sinks.Status
 		status int
 		body   string
 	}{
-		{"a sink that is down does not count", nil, true, 200,
-			"[+] configuration: loaded\n[+] CRD cache: synced\n[+] role: leader\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
-		{"a standby is ready", nil, false, 200,
-			"[+] configuration: loaded\n[+] CRD cache: synced\n[+] role: standby\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
-		{"without CRDs there is nothing to do", errors.New("not synced yet"), true, 503,
-			"[+] configuration: loaded\n[-] CRD cache: not synced yet\n[+] role: leader\n[!] sink backup: <b>no route</b> (does not count against readiness)\n[+] sink main: connected\n"},
+		{"all is well", nil, true, []sinks.Status{{Connected: true}, {Connected: true}}, 200, known + "[+] role: leader\n[+] sinks: connected\n"},
+		{"there is no sink", nil, true, nil, 200, known + "[+] role: leader\n[+] sinks: connected\n"},
+		{"a sink that is down does not count", nil, true, []sinks.Status{{Connected: true}, {LastError: "sink two: no route to 10.1.2.3"}}, 200, known + "[+] role: leader\n" + trouble},
+		{"a sink that is not up yet", nil, true, []sinks.Status{{}}, 200, known + "[+] role: leader\n" + trouble},
+		{"a sink that is up and in trouble", nil, true, []sinks.Status{{Connected: true, LastError: "sink one: the stream is full"}}, 200, known + "[+] role: leader\n" + trouble},
+		{"a standby is ready", nil, false, []sinks.Status{{Connected: true}}, 200, known + "[+] role: standby\n[+] sinks: connected\n"},
+		{"without CRDs there is nothing to do", errors.New("not synced, retrying: Get https://10.0.0.1: refused"), true, []sinks.Status{{Connected: true}}, 503,
+			"[-] CRD cache: not synced (status and log say why)\n[+] role: leader\n[+] sinks: connected\n"},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			b := testBridge()
 			b.CRDs, b.Leading = func() error { return row.crds }, func() bool { return row.leads }
+			b.Sinks = func() map[string]sinks.Sink {
+				all := map[string]sinks.Sink{}
+				for n, s := range row.sinks {
+					all[fmt.Sprint("sink", n)] = fixedSink{status: s}
+				}
+				return all
+			}
+			b.Flows = func() []flow.Status {
+				t.Error("a probe goes through all flows")
+				return nil
+			}
 			for _, h := range []http.Handler{b.Health(), b.Server()} {
 				answer := ask(h, "/readyz")
-				if answer.Code != row.status || answer.Body.String() != row.body {
-					t.Errorf("%d %s, not %d %s", answer.Code, answer.Body, row.status, row.body)
+				if body := "[+] configuration: loaded\n" + row.body; answer.Code != row.status || answer.Body.String() != body {
+					t.Errorf("%d %s, not %d %s", answer.Code, answer.Body, row.status, body)
 				}
 				if kind := answer.Header().Get("Content-Type"); !strings.HasPrefix(kind, "text/plain") {
 					t.Errorf("content type %q", kind)
 				}
 			}
 		})
+	}
+}
+
+// TestUnknownCRDs shows that those who may read are told why; of the page
+// TestPageIsText does.
+func TestUnknownCRDs(t *testing.T) {
+	b := testBridge()
+	b.CRDs = func() error { return errors.New("not synced, retrying: <b>forbidden</b>") }
+	var d Document
+	if err := json.Unmarshal(ask(b.Server(), "/api/status").Body.Bytes(), &d); err != nil || d.CRDError != b.CRDs().Error() {
+		t.Errorf("the API says %q, and %v", d.CRDError, err)
 	}
 }
 

@@ -268,12 +268,12 @@ func (s *snapshot) headline() string {
 func (s *snapshot) pageFields(q query, shown, total int) fields {
 	f := fields{
 		"headline": s.headline(), "mood": "well", "title": "crbridge " + s.Cluster,
-		"role": s.Role, "leader": s.Leader, "loaded": stamp(s.Configuration.LoadedAt), "error": s.Configuration.Error,
+		"role": s.Role, "leader": s.Leader, "loaded": stamp(s.Configuration.LoadedAt), "error": s.Configuration.Error, "crds": s.CRDError,
 		"restart": strings.Join(s.Configuration.RestartNeeded, ", "), "warnings": strings.Join(s.Configuration.Warnings, "\n"),
 	}
 	if trouble := s.inTrouble(); trouble > 0 {
 		f["mood"], f["title"] = "trouble", fmt.Sprintf("(%d) %s", trouble, f["title"])
-	} else if strings.HasPrefix(f["headline"], "Sink") || s.Configuration.Error != "" {
+	} else if strings.HasPrefix(f["headline"], "Sink") || s.Configuration.Error != "" || s.CRDError != "" {
 		f["mood"] = "trouble"
 	}
 	chip := func(name string, state flow.State, n int) {

@@ -109,6 +109,7 @@ type status struct {
 	Cluster       string
 	Role          string
 	Leader        string
+	CRDError      string
 	Configuration struct {
 		LoadedAt, Error string
 		RestartNeeded   []string

@@ -56,7 +56,7 @@ func TestCRDGoneWhileDown(t *testing.T) {
 					t.Fatal(err)
 				}
 				b = w.bridge(t, route)
-				b.waitReady(t, 200, "[!] sink main: ") // it has read the cluster, and cannot ask the sink
+				b.waitReady(t, 200, "[!] sinks: not all are connected") // it has read the cluster, and cannot ask the sink
 				b.logs(t, "flow is waiting")
 				b.Kill()
 				if err := w.nats.Start(t.Context()); err != nil {

@@ -182,7 +182,13 @@ func TestNothingIsThereAtStart(t *testing.T) {
 		t.Errorf("a bridge that is told to end before it could begin ends with status %d", code)
 	}
 	b := w.bridge(t)
-	b.waitReady(t, 503, "[-] CRD cache: not synced, retrying: ", "[!] sink main: ")
+	b.waitReady(t, 503, "[-] CRD cache: not synced", "[!] sinks: not all are connected")
+	eventually(t, func() error {
+		if s := b.status(t); !strings.Contains(s.CRDError, "connection refused") {
+			return fmt.Errorf("the status says of CRDs %q", s.CRDError)
+		}
+		return nil
+	})
 	eventually(t, func() error {
 		if log := b.log(t); !strings.Contains(log, "connection refused") {
 			return fmt.Errorf("the log does not say that connections are refused: %s", log)
@@ -204,7 +210,10 @@ func TestNothingIsThereAtStart(t *testing.T) {
 	b.waitState(t, w.kind.name, "test", "running")
 	w.kind.add(t, "one", nil)
 	w.expect(t, "created default/one")
-	b.waitReady(t, 200, "[+] CRD cache: synced", "[+] sink main: connected")
+	b.waitReady(t, 200, "[+] CRD cache: synced", "[+] sinks: connected")
+	if s := b.status(t); s.CRDError != "" {
+		t.Errorf("the status says of CRDs %q when they are known", s.CRDError)
+	}
 }
 
 // TestStop shows that SIGTERM and SIGINT deliver what is queued and end with
