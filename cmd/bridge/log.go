@@ -24,7 +24,7 @@ type loggers struct {
 // state is told in any case: it is what people look for.
 var summed = repeat.Options{
 	Level: slog.LevelWarn, Window: time.Minute, Lines: 1000,
-	Varying: []string{"object", "id", "bytes", "events", "subject", "reconcileID"},
+	Varying: []string{"object", "id", "bytes", "events", "subject", "reconcileID", "detail"},
 	Always:  []string{"state"},
 }
 

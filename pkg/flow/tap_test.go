@@ -95,7 +95,7 @@ func BenchmarkTap(b *testing.B) {
 		b.Run(fmt.Sprint("viewers=", viewers), func(b *testing.B) {
 			tap := &Tap{}
 			for range viewers {
-				defer tap.View().Close()
+				b.Cleanup(tap.View().Close)
 			}
 			d := Delivery{ID: ID{CRD: "orders.shop.example.com", Route: "main", Sink: "main"}, Type: "updated", Object: "shop-1/widget-a-1", Version: "123"}
 			b.ReportAllocs()
