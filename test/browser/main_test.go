@@ -95,6 +95,21 @@ var (
 // open opens a page, and waits until it is kept up to date.
 func open(t *testing.T, url string, s screen) *tab {
 	t.Helper()
+	tb := launch(t, s)
+	tb.visit(url)
+	return tb
+}
+
+// visit goes to a page, and waits until it is kept up to date.
+func (tb *tab) visit(url string) {
+	tb.t.Helper()
+	tb.do(chromedp.Navigate(url))
+	tb.until(`document.getElementById("live").dataset.state === "on"`)
+}
+
+// launch starts a browser.
+func launch(t *testing.T, s screen, flags ...chromedp.ExecAllocatorOption) *tab {
+	t.Helper()
 	// Root has no sandbox; what is opened is the bridge's own page.
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
@@ -102,7 +117,7 @@ func open(t *testing.T, url string, s screen) *tab {
 		chromedp.Flag("disable-sync", true), chromedp.Flag("no-first-run", true),
 		chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("lang", "en-US"),
 	)
-	browser, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	browser, cancel := chromedp.NewExecAllocator(t.Context(), append(options, flags...)...)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
@@ -132,8 +147,7 @@ func open(t *testing.T, url string, s screen) *tab {
 	if s.touch {
 		viewport = append(viewport, chromedp.EmulateMobile, chromedp.EmulateTouch)
 	}
-	tb.do(chromedp.EmulateViewport(s.width, s.height, viewport...), chromedp.Navigate(url))
-	tb.until(`document.getElementById("live").dataset.state === "on"`)
+	tb.do(chromedp.EmulateViewport(s.width, s.height, viewport...))
 	return tb
 }
 
