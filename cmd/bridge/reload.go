@@ -211,9 +211,6 @@ func (r *reloader) closeReplaced(ctx context.Context, before, next map[string]si
 			if err := sink.Close(closing); err != nil {
 				r.log.Warn("a sink that is no longer configured did not close in time", "sink", name, "error", err)
 			}
-			if _, there := r.sinks.All()[name]; !there {
-				r.metrics.Forget(name)
-			}
 		})
 	}
 }

@@ -1,15 +1,28 @@
 package sinks
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics are what sinks count, each under its own name.
 type Metrics struct {
 	suppressed, unheard *prometheus.CounterVec
+
+	mu       sync.Mutex
+	counting map[series]int // how many sinks that are open count in it
+}
+
+// series is that of a metric for the sinks of a name.
+type series struct {
+	metric *prometheus.CounterVec
+	sink   string
 }
 
 // NewMetrics makes the metrics and registers them.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
-	m := &Metrics{suppressed: prometheus.NewCounterVec(prometheus.CounterOpts{
+	m := &Metrics{counting: map[series]int{}, suppressed: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bridge_duplicates_suppressed_total",
 		Help: "Events that were about to be sent again and were found to be stored.",
 	}, []string{"sink"}), unheard: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -24,25 +37,61 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// Suppressed says that the sink had that many of the events already that were
-// to be sent again. A sink says 0 as it opens: of a series that begins with
-// more, Prometheus sees no increase. A nil Metrics says nothing.
-func (m *Metrics) Suppressed(sink string, events int) {
-	if m != nil {
-		m.suppressed.WithLabelValues(sink).Add(float64(events))
+// Suppressed counts the events that the sink had already when they were to be
+// sent again. A nil Metrics counts nothing.
+func (m *Metrics) Suppressed(sink string) *Counter {
+	if m == nil {
+		return nil
+	}
+	return m.counter(series{m.suppressed, sink})
+}
+
+// Unheard counts the events for which nobody was there. A nil Metrics counts
+// nothing.
+func (m *Metrics) Unheard(sink string) *Counter {
+	if m == nil {
+		return nil
+	}
+	return m.counter(series{m.unheard, sink})
+}
+
+func (m *Metrics) counter(of series) *Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counting[of]++
+	return &Counter{metrics: m, of: of, events: of.metric.WithLabelValues(of.sink)}
+}
+
+// Counter is what one sink counts, from when it is opened until it is closed.
+// The series is there from the start, with 0: of one that begins with more,
+// Prometheus sees no increase. When a sink takes the place of another of its
+// name that counts the same, the series goes on; when no sink counts in it any
+// more, it is deleted. A nil Counter counts nothing.
+type Counter struct {
+	metrics *Metrics
+	of      series
+	events  prometheus.Counter
+	closed  sync.Once
+}
+
+// Add counts that many events. After Close it counts nothing that anybody sees.
+func (c *Counter) Add(events int) {
+	if c != nil {
+		c.events.Add(float64(events))
 	}
 }
 
-// Unheard says that nobody was there for that many events, 0 as the sink opens.
-// A nil Metrics says nothing.
-func (m *Metrics) Unheard(sink string, events int) {
-	if m != nil {
-		m.unheard.WithLabelValues(sink).Add(float64(events))
+// Close says that the sink is closed. It may be called again.
+func (c *Counter) Close() {
+	if c == nil {
+		return
 	}
-}
-
-// Forget deletes the series of a sink that there is no more.
-func (m *Metrics) Forget(sink string) {
-	m.suppressed.DeleteLabelValues(sink)
-	m.unheard.DeleteLabelValues(sink)
+	c.closed.Do(func() {
+		c.metrics.mu.Lock()
+		defer c.metrics.mu.Unlock()
+		if c.metrics.counting[c.of]--; c.metrics.counting[c.of] == 0 {
+			delete(c.metrics.counting, c.of)
+			c.of.metric.DeleteLabelValues(c.of.sink)
+		}
+	})
 }

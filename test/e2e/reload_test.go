@@ -327,6 +327,35 @@ func TestReloadSink(t *testing.T) {
 	}
 }
 
+// TestReloadSinkKind shows that a sink which becomes one of another kind leaves
+// nothing behind of what only the old kind counts.
+func TestReloadSinkKind(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	w := newWorld(t)
+	k := w.kind
+	k.create(t)
+	b := w.bridge(t)
+	b.waitState(t, k.name, "test", "running")
+	counts := func(want, not string) {
+		t.Helper()
+		eventually(t, func() error {
+			metrics := b.metrics(t)
+			if n, left := len(metrics[want].GetMetric()), len(metrics[not].GetMetric()); n != 1 || left != 0 {
+				return fmt.Errorf("%d series of %s, and %d of %s", n, want, left, not)
+			}
+			return nil
+		})
+	}
+	const suppressed, unheard = "bridge_duplicates_suppressed_total", "bridge_events_unheard_total"
+	counts(suppressed, unheard)
+	b.reload(t, "routes:\n"+k.route("test")+fmt.Sprintf("sinks: {main: {nats: {url: %q}}}\n", w.nats.URL()))
+	b.waitState(t, k.name, "test", "running")
+	counts(unheard, suppressed)
+	b.reload(t, "routes:\n"+k.route("test")+natsConfig(w.nats))
+	b.waitState(t, k.name, "test", "running")
+	counts(suppressed, unheard)
+}
+
 // TestSecretRotation shows that a sink takes what its files have when they
 // change, without a restart, and loses nothing.
 func TestSecretRotation(t *testing.T) {

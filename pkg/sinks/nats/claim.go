@@ -508,7 +508,7 @@ func (p *streamPublisher) settle(ctx context.Context, ses *session, f facts, ask
 			p.landed = append(p.landed, t.rows...)
 			p.add(t.sequence, uint64(len(t.rows)))
 		}
-		p.sink.metrics.Suppressed(p.sink.name, arrived)
+		p.sink.suppressed.Add(arrived)
 		p.settled = to
 	}
 	p.ambiguous = false

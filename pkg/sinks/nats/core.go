@@ -122,7 +122,6 @@ func (s *Sink) send(ctx context.Context, ses *session, messages []*natsgo.Msg) (
 	denied := firstDenied(waiter, messages)
 	lost := unheardOf(messages, answers, inbox)
 	s.unheard.add(s.log, lost, time.Now())
-	s.metrics.Unheard(s.name, len(lost))
 	return denied, nil
 }
 
@@ -176,6 +175,8 @@ func flush(ctx context.Context, nc *natsgo.Conn) error {
 
 // unheard counts the events that nobody was there for.
 type unheard struct {
+	counter *sinks.Counter
+
 	mu      sync.Mutex
 	count   int
 	told    int // of count, in the log
@@ -195,6 +196,7 @@ func (u *unheard) add(log *slog.Logger, subjects []string, now time.Time) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.counter.Add(len(subjects))
 	u.count += len(subjects)
 	u.subject, u.at = subjects[len(subjects)-1], now
 	if now.Sub(u.toldAt) >= unheardEvery {

@@ -69,18 +69,18 @@ const (
 
 // Sink is a NATS sink. It keeps one connection for all its publishers.
 type Sink struct {
-	name      string
-	cluster   string
-	owner     string // of the claims that this process makes
-	subject   *events.SubjectTemplate
-	mode      sinks.Mode
-	jetstream *JetStream
-	dialer    dialer
-	log       *slog.Logger
-	metrics   *sinks.Metrics
-	problems  *problems
-	notes     notes
-	host      *host // nil where others run the server
+	name       string
+	cluster    string
+	owner      string // of the claims that this process makes
+	subject    *events.SubjectTemplate
+	mode       sinks.Mode
+	jetstream  *JetStream
+	dialer     dialer
+	log        *slog.Logger
+	suppressed *sinks.Counter // nil without JetStream
+	problems   *problems
+	notes      notes
+	host       *host // nil where others run the server
 
 	current     atomic.Pointer[session]      // nil while there is no connection
 	seen        atomic.Pointer[sinks.Stream] // how the stream was; nil before the first look
@@ -118,7 +118,6 @@ func Open(o Options) (*Sink, error) {
 		jetstream: o.JetStream,
 		dialer:    newDialer(&o),
 		log:       o.Logger.With("sink", o.Name),
-		metrics:   o.Metrics,
 		inFlight:  semaphore.NewWeighted(maxInFlight),
 		stop:      stop,
 		stopped:   make(chan struct{}),
@@ -135,9 +134,9 @@ func Open(o Options) (*Sink, error) {
 		s.dialer.host = s.host
 	}
 	if s.jetstream != nil {
-		s.metrics.Suppressed(s.name, 0)
+		s.suppressed = o.Metrics.Suppressed(s.name)
 	} else {
-		s.metrics.Unheard(s.name, 0)
+		s.unheard.counter = o.Metrics.Unheard(s.name)
 		s.log.Warn("sink without JetStream: events reach whoever listens at that moment, at most once")
 	}
 	go func() {
@@ -275,6 +274,8 @@ func (s *Sink) Reconnect() {
 func (s *Sink) Close(ctx context.Context) error {
 	unfinished := s.publishing.Close(ctx)
 	s.stop()
+	s.suppressed.Close()
+	s.unheard.counter.Close()
 	select {
 	case <-s.stopped:
 	case <-ctx.Done():

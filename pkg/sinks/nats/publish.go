@@ -223,7 +223,7 @@ func (p *streamPublisher) send(ctx context.Context, ses *session, w *window) err
 			}
 		}
 	}
-	p.sink.metrics.Suppressed(p.sink.name, repeated)
+	p.sink.suppressed.Add(repeated)
 	switch {
 	case err != nil && known && refused.duplicate && w.atomic:
 		p.apart = true
