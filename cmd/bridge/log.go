@@ -20,12 +20,14 @@ type loggers struct {
 	logger  *slog.Logger
 }
 
-// summed is how warnings and errors that repeat are summed up. A change of
-// state is told in any case: it is what people look for.
+// summed is how warnings and errors that repeat are summed up, and the changes
+// of state of a flow or a sink that comes and goes. Ten are more than a CRD takes
+// that is deleted and created again. There is room for each of a thousand flows
+// that start together, and for what they warn of.
 var summed = repeat.Options{
-	Level: slog.LevelWarn, Window: time.Minute, Lines: 1000,
+	Level: slog.LevelWarn, Window: time.Minute, Lines: 4000,
 	Varying: []string{"object", "id", "bytes", "events", "subject", "reconcileID", "detail"},
-	Always:  []string{"state"},
+	States:  []string{"state", "connected"}, Changes: 10,
 }
 
 func newLoggers(c config.Log, w io.Writer) *loggers {

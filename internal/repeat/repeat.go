@@ -1,7 +1,8 @@
 // Package repeat sums up log lines that repeat. It is a slog.Handler in front
 // of another one: of lines that are equal it passes on the first at once, and
-// at the end of each window one that says how many there were since. It knows
-// nothing of what the lines are about.
+// at the end of each window one that says how many there were since. Of the
+// changes of one thing's state it passes on the first few, and at the end of
+// each window the last. It knows nothing of what the lines are about.
 package repeat
 
 import (
@@ -14,8 +15,8 @@ import (
 	"time"
 )
 
-// The keys of a line that sums up others: how many there were besides the one
-// that was passed on last, and since when.
+// The keys of a line that sums up others: how many there were besides those
+// that were passed on, and since when.
 const (
 	RepeatedKey = "repeated"
 	SinceKey    = "since"
@@ -23,7 +24,8 @@ const (
 
 // Options are what a Handler sums up, and for how long.
 type Options struct {
-	// Level is the lowest that is summed up; what is below passes.
+	// Level is the lowest that is summed up; what is below passes, but for
+	// changes of states.
 	Level slog.Level
 	// Window is how long equal lines are withheld before they are summed up.
 	Window time.Duration
@@ -34,14 +36,22 @@ type Options struct {
 	// Varying are keys of attributes in which equal lines may differ, such as
 	// the name of an object. A line that sums up others has those of the last.
 	Varying []string
-	// Always are keys of attributes that a line has which is to be passed on
-	// in any case, such as the state that something has come to be in.
-	Always []string
+	// States are keys of attributes of which a line has one, whatever its
+	// level, which tells that something has changed its state. What that is say
+	// the attributes of the logger, and the lines about it are summed up
+	// together: of something that goes from state to state and back no two are
+	// equal.
+	States []string
+	// Changes is how many of one thing's are passed on in a window before the
+	// rest is withheld. The line that sums it up is the last of them: what is
+	// told last is how the thing is, at the latest when the window is over.
+	Changes int
 }
 
 // Handler sums up lines. All that are made of it with WithAttrs and WithGroup
 // sum up together. Lines are equal where level, message and attributes are,
-// those of the logger included. All its methods may be called concurrently.
+// those of the logger included; what tells of states is what Options says.
+// All its methods may be called concurrently.
 type Handler struct {
 	*sums
 	next  slog.Handler
@@ -66,14 +76,15 @@ type sums struct {
 	timer *time.Timer              // until the first window's end; nil while there is none
 }
 
-// line is one that was passed on, and those like it that were not.
+// line is one that was passed on, or a few, and those like it that were not.
 type line struct {
-	key   string
-	began time.Time       // of the window
-	count int             // withheld
-	ctx   context.Context // of the last, for its values
-	last  slog.Record
-	next  slog.Handler
+	key    string
+	began  time.Time // of the window
+	passed int
+	count  int             // withheld
+	ctx    context.Context // of the last, for its values
+	last   slog.Record
+	next   slog.Handler
 }
 
 // New makes a Handler that passes lines on to next.
@@ -97,10 +108,14 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 // Handle implements slog.Handler. What withholds a line also writes it later:
 // an error of that is nobody's to hear.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level < h.Level || h.always(r) {
-		return h.next.Handle(ctx, r)
+	withheld := false
+	switch {
+	case h.changes(r):
+		withheld = h.withhold(ctx, h.whose(), max(1, h.Changes), r, h.next)
+	case r.Level >= h.Level:
+		withheld = h.withhold(ctx, h.key(r), 1, r, h.next)
 	}
-	if h.withhold(ctx, h.key(r), r, h.next) {
+	if withheld {
 		return nil
 	}
 	return h.next.Handle(ctx, r)
@@ -116,12 +131,17 @@ func (h *Handler) Flush() {
 	h.schedule()
 }
 
-// withhold takes note of a line, and tells whether it is one to be summed up.
-func (s *sums) withhold(ctx context.Context, key string, r slog.Record, next slog.Handler) bool {
+// withhold takes note of a line, and tells whether it is one to be summed up:
+// so many pass.
+func (s *sums) withhold(ctx context.Context, key string, pass int, r slog.Record, next slog.Handler) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, known := s.lines[key]; known {
 		l := e.Value.(*line)
+		if l.passed < pass {
+			l.passed++
+			return false
+		}
 		l.count++
 		l.ctx, l.last, l.next = context.WithoutCancel(ctx), r.Clone(), next
 		return true
@@ -129,7 +149,7 @@ func (s *sums) withhold(ctx context.Context, key string, r slog.Record, next slo
 	for s.order.Len() >= max(1, s.Lines) {
 		s.end(s.order.Front())
 	}
-	s.lines[key] = s.order.PushBack(&line{key: key, began: time.Now()})
+	s.lines[key] = s.order.PushBack(&line{key: key, began: time.Now(), passed: 1})
 	s.schedule()
 	return false
 }
@@ -150,7 +170,7 @@ func (s *sums) schedule() {
 }
 
 // over ends the windows that are over. A line that went on repeating gets
-// another one.
+// another one, in which none passes.
 func (s *sums) over() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +181,7 @@ func (s *sums) over() {
 		again := l.count > 0
 		s.end(e)
 		if again {
-			s.lines[l.key] = s.order.PushBack(&line{key: l.key, began: now})
+			s.lines[l.key] = s.order.PushBack(&line{key: l.key, began: now, passed: l.passed})
 		}
 	}
 	s.schedule()
@@ -181,12 +201,21 @@ func (s *sums) end(e *list.Element) {
 	_ = l.next.Handle(l.ctx, r) // there is nobody to tell
 }
 
-func (s *sums) always(r slog.Record) (always bool) {
+// changes tells whether a line says that something has changed its state.
+func (s *sums) changes(r slog.Record) (changes bool) {
 	r.Attrs(func(a slog.Attr) bool {
-		always = slices.Contains(s.Always, a.Key)
-		return !always
+		changes = slices.Contains(s.States, a.Key)
+		return !changes
 	})
-	return always
+	return changes
+}
+
+// whose is what all lines about the states of one thing have in common.
+func (h *Handler) whose() string {
+	var b strings.Builder
+	b.WriteString("states") // no level is called like that
+	h.scope.write(&b, h.Varying)
+	return b.String()
 }
 
 // key is what equal lines have in common.

@@ -60,7 +60,7 @@ func newLogger(o repeat.Options) (*slog.Logger, *repeat.Handler, *book) {
 }
 
 var options = repeat.Options{
-	Level: slog.LevelWarn, Window: time.Minute, Lines: 100, Varying: []string{"object"}, Always: []string{"state"},
+	Level: slog.LevelWarn, Window: time.Minute, Lines: 100, Varying: []string{"object"}, States: []string{"state"}, Changes: 3,
 }
 
 func TestRepeatedLines(t *testing.T) {
@@ -108,7 +108,7 @@ func TestWhatIsEqual(t *testing.T) {
 		{"another group", func(l *slog.Logger) { l.WithGroup("g").Warn("m", "k", 1) }, func(l *slog.Logger) { l.Warn("m", "k", 1) }, 2},
 		{"another object, which may vary", func(l *slog.Logger) { l.Warn("m", "object", "a") }, func(l *slog.Logger) { l.Warn("m", "object", "b") }, 1},
 		{"texts that are cut elsewhere", func(l *slog.Logger) { l.Warn("m", "a", "bc") }, func(l *slog.Logger) { l.Warn("m", "ab", "c") }, 2},
-		{"a state, which always passes", func(l *slog.Logger) { l.Warn("m", "state", "a") }, func(l *slog.Logger) { l.Warn("m", "state", "a") }, 2},
+		{"a state, of which a few pass", func(l *slog.Logger) { l.Warn("m", "state", "a") }, func(l *slog.Logger) { l.Warn("m", "state", "a") }, 2},
 		{"information, which always passes", func(l *slog.Logger) { l.Info("m") }, func(l *slog.Logger) { l.Info("m") }, 2},
 	} {
 		t.Run(row.why, func(t *testing.T) {
@@ -123,6 +123,52 @@ func TestWhatIsEqual(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestChangesOfState shows that something that comes and goes is told of at
+// once when it begins, then in one line a minute, and last as it is.
+func TestChangesOfState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, h, b := newLogger(options)
+		flow := log.With("crd", "a")
+		for range 6 {
+			flow.Warn("is blocked", "state", "blocked", "reason", "full")
+			time.Sleep(time.Second)
+			flow.Info("is running", "state", "running")
+			time.Sleep(time.Second)
+		}
+		log.With("crd", "b").Info("is running", "state", "running") // another's state is another's
+		flow.Info("something else")                                 // and no state is none
+		want := []string{
+			`at=0s level=WARN msg="is blocked" crd=a state=blocked reason=full`,
+			`at=1s level=INFO msg="is running" crd=a state=running`,
+			`at=2s level=WARN msg="is blocked" crd=a state=blocked reason=full`,
+			`at=12s level=INFO msg="is running" crd=b state=running`,
+			`at=12s level=INFO msg="something else" crd=a`,
+		}
+		b.expect(t, want...)
+		time.Sleep(49 * time.Second)
+		synctest.Wait()
+		want = append(want, `at=1m0s level=INFO msg="is running" crd=a state=running repeated=9 since=0s`)
+		b.expect(t, want...)
+
+		// It goes on: none of the next window passes at once.
+		flow.Warn("is blocked", "state", "blocked", "reason", "gone")
+		b.expect(t, want...)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want = append(want, `at=2m0s level=WARN msg="is blocked" crd=a state=blocked reason=gone repeated=1 since=1m0s`)
+		b.expect(t, want...)
+
+		// It has been over for a window: the next change is told at once.
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		flow.Info("is running", "state", "running")
+		want = append(want, `at=3m1s level=INFO msg="is running" crd=a state=running`)
+		b.expect(t, want...)
+		h.Flush()
+		b.expect(t, want...)
+	})
 }
 
 func TestFlush(t *testing.T) {

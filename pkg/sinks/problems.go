@@ -14,7 +14,8 @@ const Connection Topic = 0
 
 // Problems are what is wrong with a sink now, in words, and the log of how that
 // changes: a line when something goes wrong or goes wrong in another way, a
-// line when all is well again, and none for the attempts in between. All its
+// line when all is well again, and none for the attempts in between. By their
+// key connected those of a sink that comes and goes can be summed up. All its
 // methods may be called concurrently.
 type Problems struct {
 	log *slog.Logger
@@ -83,7 +84,7 @@ func (p *Problems) Connect(server string, take func(), mended ...Topic) {
 	if p.first() == "" {
 		p.told = nil
 	}
-	p.log.Info("sink connected", "server", server)
+	p.log.Info("sink connected", "connected", true, "server", server)
 }
 
 // Closed takes note that the sink is not used any more.
@@ -122,7 +123,7 @@ func (p *Problems) set(t Topic, words string) {
 		p.told = map[string]bool{}
 	}
 	p.told[words] = true
-	p.log.Warn("sink does not take events", "reason", words)
+	p.log.Warn("sink does not take events", "connected", p.connected, "reason", words)
 }
 
 // Clear says that nothing is wrong with the topic.
@@ -135,6 +136,6 @@ func (p *Problems) Clear(t Topic) {
 	p.words[t] = ""
 	if p.first() == "" {
 		p.told = nil
-		p.log.Info("sink takes events again")
+		p.log.Info("sink takes events again", "connected", p.connected)
 	}
 }
