@@ -25,10 +25,10 @@ const (
 	FlowFailed       Reason = "FlowFailed"    // the API server does not serve what was asked for
 	FlowBlocked      Reason = "FlowBlocked"   // events are not delivered, and that is not all the sink's trouble
 	FlowDegraded     Reason = "FlowDegraded"  // it runs, and something about it is to be known
-	FlowRecovered    Reason = "FlowRecovered" // none of these any more
+	FlowRecovered    Reason = "FlowRecovered" // it runs, and there is nothing about it
 	SinkNotConnected Reason = "SinkNotConnected"
-	SinkBlocked      Reason = "SinkBlocked" // it is connected, and takes no events
-	SinkRecovered    Reason = "SinkRecovered"
+	SinkBlocked      Reason = "SinkBlocked"   // it is connected, and takes no events
+	SinkRecovered    Reason = "SinkRecovered" // it is connected, and takes events
 )
 
 // Event is what is to be told.
@@ -46,8 +46,8 @@ func (e Event) Warning() bool {
 }
 
 const (
-	// settles is how long a condition lasts before it is told: what is over by
-	// then was a moment's.
+	// settles is how long a condition lasts before it is told, or has other
+	// words: what is over by then was a moment's.
 	settles = 3 * time.Second
 	// waits is the same for a CRD that is not there. A CRD and its bridge are
 	// often installed together.
@@ -55,84 +55,98 @@ const (
 	// again is after how long a condition that lasts is told again: an API
 	// server keeps an Event for an hour, by default.
 	again = 30 * time.Minute
-	// each is of how many flows an Event each is told that get into the same
+	// together is of how many flows an Event each is told that get into the same
 	// condition together; of more, one Event is told for all.
-	each = 10
-	// burst and refill bound Events whatever happens: so many at once, and
-	// another one each time. What is not told for that is told when it may be,
-	// if it still is so.
-	burst  = 50
-	refill = 5 * time.Second
+	together = 10
 )
 
-// condition is one that a flow or a sink is in.
+// What bounds Events whatever happens. What is not told for that is told when it
+// may be, if it still is so.
+var (
+	ofAll = bound{burst: 50, refill: 5 * time.Second}
+	// ofEach is for one flow or sink, lest one that comes and goes be all that
+	// there is to be seen.
+	ofEach = bound{burst: 6, refill: 5 * time.Minute}
+)
+
+// condition is what a flow or a sink is in. Without a reason nothing is to be
+// told of it, which is not to say that it is well.
 type condition struct {
 	reason Reason
+	well   bool
 	words  string
-	since  time.Time
-	told   time.Time // zero where it was not
+}
+
+// subject is what is known of a flow or a sink.
+type subject struct {
+	now   condition
+	since time.Time // that it is so, whatever the words
+	// told is what was told last; without a reason, that it is well or nothing.
+	told struct {
+		condition
+		since, at time.Time
+	}
+	reworded time.Time // since when the words are others than those that were told; zero while they are not
+	bucket   bucket
 }
 
 // Watch remembers what was told. The zero Watch has told nothing. It belongs to
 // one goroutine.
 type Watch struct {
-	conditions map[flow.ID]*condition // a sink's have its name alone
-	tokens     float64
-	filled     time.Time
+	subjects map[flow.ID]*subject // a sink's have its name alone
+	bucket   bucket
 }
 
-// Look takes the status as it is now and returns what is to be told.
+// Look takes the status as it is now and returns what is to be told. What it
+// returns counts as told.
 func (w *Watch) Look(now time.Time, flows []flow.Status, sinksNow map[string]sinks.Status) []Event {
-	w.fill(now)
 	found := map[flow.ID]condition{}
 	for name, s := range sinksNow {
-		id := flow.ID{Sink: name}
-		switch {
-		case s.LastError == "":
-			found[id] = condition{}
-		case s.Connected:
-			found[id] = condition{reason: SinkBlocked, words: s.LastError}
-		default:
-			found[id] = condition{reason: SinkNotConnected, words: s.LastError}
-		}
+		found[flow.ID{Sink: name}] = ofSink(s)
 	}
 	for i := range flows {
 		found[flows[i].ID] = ofFlow(&flows[i], sinksNow[flows[i].Sink].LastError != "")
 	}
-	var over []Event
-	for id, before := range w.conditions {
-		is, there := found[id]
-		if there && is.reason == before.reason {
-			continue
-		}
-		delete(w.conditions, id)
-		if there && is.reason == "" && !before.told.IsZero() {
-			over = append(over, recovered(id, before, now))
-		}
+	if w.subjects == nil {
+		w.subjects = map[flow.ID]*subject{}
 	}
-	if w.conditions == nil {
-		w.conditions = map[flow.ID]*condition{}
+	for id, s := range w.subjects {
+		if _, there := found[id]; !there || s.forgettable(now) {
+			delete(w.subjects, id)
+		}
 	}
 	var due []flow.ID
 	for id, is := range found {
-		if is.reason == "" {
-			continue
-		}
-		c, known := w.conditions[id]
+		s, known := w.subjects[id]
 		if !known {
-			c = &condition{reason: is.reason, since: now}
-			w.conditions[id] = c
+			if is.reason == "" {
+				continue
+			}
+			s = &subject{}
+			w.subjects[id] = s
 		}
-		c.words = is.words
-		if c.due(now) {
+		s.take(is, now)
+		if s.due(now) && s.bucket.has(ofEach, now) {
 			due = append(due, id)
 		}
 	}
-	return append(w.tell(over), w.tellOf(now, due)...)
+	return w.tell(due, now)
 }
 
-// ofFlow is the condition of a flow; none where nothing is to be told.
-// sinkTold: the sink's own trouble is told, and is why its flows are blocked.
+// ofSink is the condition of a sink.
+func ofSink(s sinks.Status) condition {
+	switch {
+	case s.LastError == "":
+		return condition{well: s.Connected}
+	case s.Connected:
+		return condition{reason: SinkBlocked, words: s.LastError}
+	default:
+		return condition{reason: SinkNotConnected, words: s.LastError}
+	}
+}
+
+// ofFlow is the condition of a flow. sinkTold: the sink's own trouble is told,
+// and is why its flows are blocked.
 func ofFlow(f *flow.Status, sinkTold bool) condition {
 	c := condition{words: f.Reason}
 	switch f.State {
@@ -147,87 +161,121 @@ func ofFlow(f *flow.Status, sinkTold bool) condition {
 			c.reason = FlowBlocked
 		}
 	case flow.Running:
-		if f.Reason != "" {
+		if c.well = f.Reason == ""; !c.well {
 			c.reason = FlowDegraded
 		}
-	case flow.Starting, flow.Draining, flow.Standby, flow.Stopped:
+	case flow.Starting, flow.Draining, flow.Standby, flow.Stopped: // on their way to one of the others
 	}
 	return c
 }
 
-func (c *condition) due(now time.Time) bool {
-	if !c.told.IsZero() {
-		return now.Sub(c.told) >= again
+// take takes note of the condition as it is.
+func (s *subject) take(is condition, now time.Time) {
+	if is.reason != s.now.reason || is.well != s.now.well {
+		s.since = now
 	}
-	hold := settles
-	if c.reason == FlowWaiting {
-		hold = waits
+	s.now = is
+	switch {
+	case is.reason != s.told.reason || is.words == s.told.words:
+		s.reworded = time.Time{}
+	case s.reworded.IsZero():
+		s.reworded = now
 	}
-	return now.Sub(c.since) >= hold
 }
 
-func recovered(id flow.ID, before *condition, now time.Time) Event {
-	lasted := now.Sub(before.since).Round(time.Second)
-	if id.CRD == "" {
+// due tells whether something is to be told.
+func (s *subject) due(now time.Time) bool {
+	lasts := now.Sub(s.since)
+	switch s.now.reason {
+	case "":
+		return s.now.well && s.told.reason != ""
+	case s.told.reason:
+		return now.Sub(s.told.at) >= again || !s.reworded.IsZero() && now.Sub(s.reworded) >= settles
+	case FlowWaiting:
+		return lasts >= waits
+	default:
+		return lasts >= settles
+	}
+}
+
+// tellNow takes note that the condition is told.
+func (s *subject) tellNow(now time.Time) {
+	s.told.condition, s.told.since, s.told.at = s.now, s.since, now
+	s.reworded = time.Time{}
+	s.bucket.take()
+}
+
+// forgettable tells whether nothing of it would be missed.
+func (s *subject) forgettable(now time.Time) bool {
+	return s.now.reason == "" && s.told.reason == "" && s.bucket.full(ofEach, now)
+}
+
+// event is what there is to be told of a flow or a sink.
+func (s *subject) event(id flow.ID, now time.Time) Event {
+	lasted := now.Sub(s.told.since).Round(time.Second)
+	switch {
+	case s.now.reason == "" && id.CRD == "":
 		return Event{SinkRecovered, id, fmt.Sprintf("sink %s takes events again, after %v", id.Sink, lasted)}
+	case s.now.reason == "":
+		return Event{FlowRecovered, id, fmt.Sprintf("%s: all is well again, after %v of %s", name(id), lasted, s.told.reason)}
+	case id.CRD == "":
+		return Event{s.now.reason, id, s.now.words}
 	}
-	return Event{FlowRecovered, id, fmt.Sprintf("%s: all is well again, after %v of %s", name(id), lasted, before.reason)}
+	return Event{s.now.reason, id, name(id) + ": " + s.now.words}
 }
 
-// tellOf tells of conditions.
-func (w *Watch) tellOf(now time.Time, due []flow.ID) []Event {
-	all := make([]Event, 0, len(due))
+// group is one Event, and those of which it tells.
+type group struct {
+	Event
+	of    []*subject
+	since time.Time // that the first of them is so
+}
+
+// tell tells of those that are due what may be told now: one Event of many that
+// have the same reason, and no more than the bound lets. What has been so for
+// longest goes first.
+func (w *Watch) tell(due []flow.ID, now time.Time) []Event {
+	byReason := map[Reason][]group{}
 	for _, id := range due {
-		c := w.conditions[id]
-		note := c.words
-		if id.CRD != "" {
-			note = name(id) + ": " + note
-		}
-		all = append(all, Event{c.reason, id, note})
+		s := w.subjects[id]
+		e := s.event(id, now)
+		byReason[e.Reason] = append(byReason[e.Reason], group{e, []*subject{s}, s.since})
 	}
-	told := w.tell(all)
-	for _, e := range told {
-		for _, id := range due {
-			if c := w.conditions[id]; c.reason == e.Reason && (e.About == id || e.About == flow.ID{}) {
-				c.told = now
+	var groups []group
+	for reason, same := range byReason {
+		if len(same) <= together {
+			groups = append(groups, same...)
+			continue
+		}
+		slices.SortFunc(same, func(a, b group) int { return compare(a.About, b.About) })
+		all := group{Event: Event{Reason: reason, Note: fmt.Sprintf("%d together, which /api/status lists; the first is %s", len(same), same[0].Note)}, since: now}
+		for _, g := range same {
+			all.of = append(all.of, g.of...)
+			if g.since.Before(all.since) {
+				all.since = g.since
 			}
 		}
+		groups = append(groups, all)
 	}
-	return told
-}
-
-// tell is what of it may be told now: one Event of many that have the same
-// reason, and no more than the bounds let.
-func (w *Watch) tell(all []Event) []Event {
-	slices.SortFunc(all, func(a, b Event) int {
-		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.About.CRD, b.About.CRD),
-			cmp.Compare(a.About.Route, b.About.Route), cmp.Compare(a.About.Sink, b.About.Sink))
+	slices.SortFunc(groups, func(a, b group) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.Reason, b.Reason), compare(a.About, b.About))
 	})
 	var told []Event
-	for len(all) > 0 {
-		same := slices.IndexFunc(all, func(e Event) bool { return e.Reason != all[0].Reason })
-		if same < 0 {
-			same = len(all)
+	for _, g := range groups {
+		if !w.bucket.has(ofAll, now) {
+			break
 		}
-		if events := all[:same]; same <= each {
-			told = append(told, events...)
-		} else {
-			told = append(told, Event{Reason: events[0].Reason, Note: fmt.Sprintf("%d together, which /api/status lists; the first is %s", same, events[0].Note)})
+		w.bucket.take()
+		for _, s := range g.of {
+			s.tellNow(now)
 		}
-		all = all[same:]
+		told = append(told, g.Event)
 	}
-	told = told[:min(len(told), int(w.tokens))]
-	w.tokens -= float64(len(told))
 	return told
 }
 
-func (w *Watch) fill(now time.Time) {
-	if w.filled.IsZero() {
-		w.tokens = burst
-	} else {
-		w.tokens = min(burst, w.tokens+now.Sub(w.filled).Seconds()/refill.Seconds())
-	}
-	w.filled = now
+func compare(a, b flow.ID) int {
+	return cmp.Or(cmp.Compare(a.CRD, b.CRD), cmp.Compare(a.Route, b.Route), cmp.Compare(a.Sink, b.Sink))
 }
 
 func name(id flow.ID) string {
