@@ -32,12 +32,20 @@ const (
 	closeGrace = 3 * time.Second
 )
 
-// bridge runs the daemon until ctx is done or it cannot go on.
+// bridge runs the daemon until ctx is done or it cannot go on; where it ends for
+// an error, whichever that is, it says so on its pod.
 func bridge(ctx context.Context, path, kubeconfig string, environ []string, stderr io.Writer) error {
+	err := daemon(ctx, path, kubeconfig, environ, stderr)
+	if err != nil {
+		tellEnd(ctx, kubeconfig, environ, err)
+	}
+	return err
+}
+
+func daemon(ctx context.Context, path, kubeconfig string, environ []string, stderr io.Writer) error {
 	file := newContents(path) // before it is read, lest a change go unnoticed
 	c, err := loadConfig(path, environ)
 	if err != nil {
-		lastOf(ctx, kubeconfig, environ, "ConfigurationRejected", err)
 		return err
 	}
 	loggers := newLoggers(c.Log, stderr)
@@ -93,7 +101,6 @@ func bridge(ctx context.Context, path, kubeconfig string, environ []string, stde
 		// The lease is lost, or something cannot go on. Another bridge may
 		// lead by now: what flows are still sending is not waited for.
 		failpoint.Here(failpoint.AfterLostLease)
-		b.recorder.last(ctx, "BridgeEnded", err)
 		return err
 	}
 	select {

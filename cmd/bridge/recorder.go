@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -13,10 +15,9 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
-	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/record/util"
 
 	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/signals"
@@ -26,22 +27,37 @@ import (
 
 // recorder writes Kubernetes Events about the bridge's own pod, for those who
 // look there first. Where it may not, or there is no pod, nothing is the worse
-// for it: all that it says is in the log and in the status as well. client-go's
-// recorder makes what repeats a series, and holds nobody up.
+// for it: all that it says is in the log and in the status as well.
+//
+// client-go's recorder is not used: what it counts as the same keeps the text of
+// the first, it writes a count half an hour late, and what it has not written
+// when the bridge ends is lost. What bounds the number of Events is in package
+// signals.
 type recorder struct {
-	pod         *corev1.ObjectReference
-	sink        *eventSink
-	stop        context.CancelFunc
-	broadcaster events.EventBroadcaster
-	events      events.EventRecorder
+	pod    *corev1.ObjectReference
+	events typedeventsv1.EventInterface
+	log    *slog.Logger
+	// asked holds Events of others than follow, which writes them.
+	asked chan *eventsv1.Event
+	// written belongs to follow: by what they say, the Events of the last hour.
+	written map[said]*eventsv1.Event
 }
 
-// reporter is who Events are from.
-const reporter = "crbridge"
+// said is what an Event says. One that says the same as another makes it a
+// series and not another Event.
+type said struct{ reason, part, note string }
+
+const (
+	// reporter is who Events are from.
+	reporter = "crbridge"
+	// remembered is how long an API server keeps an Event, by default, from when
+	// it was written last.
+	remembered = time.Hour
+)
 
 // newRecorder makes one for the pod that the environment names, as the
 // chart in deploy/ has it; nil where it names none.
-func newRecorder(ctx context.Context, cluster sources.Cluster, environ []string, log *slog.Logger) (*recorder, error) {
+func newRecorder(cluster sources.Cluster, environ []string, log *slog.Logger) (*recorder, error) {
 	pod := ownPod(environ)
 	if pod == nil {
 		return nil, nil //nolint:nilnil // there is nothing to write about
@@ -50,15 +66,10 @@ func newRecorder(ctx context.Context, cluster sources.Cluster, environ []string,
 	if err != nil {
 		return nil, fmt.Errorf("client for events: %w", err)
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // until close
-	r := &recorder{pod: pod, stop: stop, sink: &eventSink{&events.EventSinkImpl{Interface: client}, log}}
-	r.broadcaster = events.NewBroadcaster(r.sink)
-	if err := r.broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
-		stop()
-		return nil, fmt.Errorf("recorder of events: %w", err)
-	}
-	r.events = r.broadcaster.NewRecorder(runtime.NewScheme(), reporter)
-	return r, nil
+	return &recorder{
+		pod: pod, events: client.Events(pod.Namespace), log: log,
+		asked: make(chan *eventsv1.Event, 16), written: map[said]*eventsv1.Event{},
+	}, nil
 }
 
 // ownPod is the bridge's pod; nil where there is none.
@@ -78,34 +89,11 @@ func ownPod(environ []string) *corev1.ObjectReference {
 	return pod
 }
 
-// eventSink is client-go's, but that an Event which the API server refuses is
-// told in one line: client-go would log all of the Event.
-type eventSink struct {
-	*events.EventSinkImpl
-	log *slog.Logger
-}
-
-func (s *eventSink) Create(ctx context.Context, e *eventsv1.Event) (*eventsv1.Event, error) {
-	created, err := s.EventSinkImpl.Create(ctx, e)
-	return s.judge(e, created, err)
-}
-
-func (s *eventSink) Patch(ctx context.Context, e *eventsv1.Event, data []byte) (*eventsv1.Event, error) {
-	patched, err := s.EventSinkImpl.Patch(ctx, e, data)
-	return s.judge(e, patched, err)
-}
-
-func (s *eventSink) judge(e, written *eventsv1.Event, err error) (*eventsv1.Event, error) {
-	_, answered := errors.AsType[*apierrors.StatusError](err)
-	if !answered || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err) {
-		return written, err // client-go knows what to do
-	}
-	s.log.Warn("a Kubernetes Event is not written: what it says is here and in the status alone", "event", e.Reason, "error", err)
-	return e, nil
-}
-
-// mostNote is how long the API server lets an Event's note be.
-const mostNote = 1024
+// How long the API server lets an Event's note be, and its reportingInstance.
+const (
+	mostNote     = 1024
+	mostInstance = 128
+)
 
 func note(text string) string {
 	if len(text) > mostNote {
@@ -114,22 +102,36 @@ func note(text string) string {
 	return text
 }
 
-// tell writes an Event. It does not wait. What it is related to tells series
-// apart: client-go counts what differs in its note alone as the same.
-func (r *recorder) tell(kind, reason, action string, related *corev1.ObjectReference, text string) {
+// event is one that is about the pod.
+func (r *recorder) event(kind, reason, action string, related *corev1.ObjectReference, text string) *eventsv1.Event {
+	now := metav1.NowMicro()
+	instance := reporter + "-" + r.pod.Name
+	return &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.pod.Namespace, Name: util.GenerateEventName(r.pod.Name, now.UnixNano())},
+		EventTime:  now, ReportingController: reporter, ReportingInstance: instance[:min(len(instance), mostInstance)],
+		Regarding: *r.pod, Related: related, Type: kind, Reason: reason, Action: action, Note: note(text),
+	}
+}
+
+// ask has an Event written. It does not wait.
+func (r *recorder) ask(kind, reason, action, text string) {
 	if r == nil {
 		return
 	}
-	var about runtime.Object
-	if related != nil {
-		about = related
+	select {
+	case r.asked <- r.event(kind, reason, action, nil, text):
+	default: // the API server has not answered for as many changes of the file
+		r.unwritten(reason, errors.New("too many of them wait"))
 	}
-	r.events.Eventf(r.pod, about, kind, reason, action, "%s", note(text))
+}
+
+func (r *recorder) unwritten(reason string, why error) {
+	r.log.Warn("a Kubernetes Event is not written: what it says is here and in the status alone", "event", reason, "error", why)
 }
 
 // rejected: the configuration file is bad.
 func (r *recorder) rejected(err error) {
-	r.tell(corev1.EventTypeWarning, "ConfigurationRejected", "Reload", nil, "the configuration file is bad; the one before stays in force: "+err.Error())
+	r.ask(corev1.EventTypeWarning, "ConfigurationRejected", "Reload", "the configuration file is bad; the one before stays in force: "+err.Error())
 }
 
 // loaded: the configuration file has changed, and is in force but for the keys
@@ -139,23 +141,39 @@ func (r *recorder) loaded(restart []string) {
 	if len(restart) > 0 {
 		text += ", but for what needs a restart: " + strings.Join(restart, ", ")
 	}
-	r.tell(corev1.EventTypeNormal, "ConfigurationReloaded", "Reload", nil, text)
+	r.ask(corev1.EventTypeNormal, "ConfigurationReloaded", "Reload", text)
 }
 
-// lookEvery is how often the status is looked at for what is worth an Event.
-const lookEvery = 2 * time.Second
+const (
+	// lookEvery is how often the status is looked at for what is worth an Event.
+	lookEvery = 2 * time.Second
+	// lastWords is how long a bridge that ends takes to say what is still to be
+	// said, and then why it ends.
+	lastWords = 2 * time.Second
+)
 
-// follow tells of what goes wrong, and of what is well again, until ctx is done.
+// follow writes what is asked for, and of what goes wrong and is well again,
+// until ctx is done, and a little longer. While the API server takes nothing the
+// status is not looked at: afterwards it is told what is otherwise by then.
 func (r *recorder) follow(ctx context.Context, flows func() []flow.Status, all func() map[string]sinks.Sink) {
 	if r == nil {
 		return
 	}
+	writing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancel) })()
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for watch := (signals.Watch{}); ; {
 		select {
 		case <-ctx.Done():
+			for len(r.asked) > 0 {
+				r.write(writing, <-r.asked)
+			}
 			return
+		case e := <-r.asked:
+			r.write(writing, e)
+			continue
 		case <-ticker.C:
 		}
 		states := map[string]sinks.Status{}
@@ -167,9 +185,88 @@ func (r *recorder) follow(ctx context.Context, flows func() []flow.Status, all f
 			if e.Warning() {
 				kind = corev1.EventTypeWarning
 			}
-			r.tell(kind, string(e.Reason), "Deliver", relatedTo(e.About), e.Note)
+			r.write(writing, r.event(kind, string(e.Reason), "Deliver", relatedTo(e.About), e.Note))
 		}
 	}
+}
+
+const (
+	// rewriteEvery is after how long an Event that could not be written is
+	// tried again, and attemptTime how long one attempt may take.
+	rewriteEvery = 5 * time.Second
+	attemptTime  = 10 * time.Second
+	// refusals is how often an API server may say that it cannot write an Event
+	// just now. One that does not answer is waited for.
+	refusals = 12
+)
+
+// write writes an Event, as soon as the API server takes it, unless it refuses
+// it or ctx is done before.
+func (r *recorder) write(ctx context.Context, e *eventsv1.Event) {
+	for refused := 0; ctx.Err() == nil; {
+		attempt, cancel := context.WithTimeout(ctx, attemptTime)
+		err := r.put(attempt, e)
+		cancel()
+		if err == nil {
+			return
+		}
+		if answer, answered := errors.AsType[*apierrors.StatusError](err); answered {
+			passing := answer.Status().Code >= 500 || apierrors.IsTooManyRequests(err)
+			if refused++; !passing || refused == refusals {
+				r.unwritten(e.Reason, err)
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rewriteEvery):
+		}
+	}
+}
+
+// put makes one attempt to write an Event: as one more of a series, where one
+// that says the same was written in the last hour. That attempts are repeated
+// does no harm.
+func (r *recorder) put(ctx context.Context, e *eventsv1.Event) error {
+	maps.DeleteFunc(r.written, func(_ said, w *eventsv1.Event) bool { return e.EventTime.Sub(lastTime(w)) >= remembered })
+	says := said{reason: e.Reason, note: e.Note}
+	if e.Related != nil {
+		says.part = e.Related.Name + " " + e.Related.FieldPath
+	}
+	if before := r.written[says]; before != nil {
+		series := eventsv1.EventSeries{Count: 2, LastObservedTime: e.EventTime}
+		if before.Series != nil {
+			series.Count = before.Series.Count + 1
+		}
+		patch, err := json.Marshal(map[string]any{"series": series})
+		if err != nil {
+			return err
+		}
+		patched, err := r.events.Patch(ctx, before.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		if err == nil {
+			r.written[says] = patched
+		}
+		if !apierrors.IsNotFound(err) { // the API server has forgotten it, or somebody has deleted it
+			return err
+		}
+	}
+	created, err := r.events.Create(ctx, e, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err): // the answer to an attempt was lost
+		created = e
+	case err != nil:
+		return err
+	}
+	r.written[says] = created
+	return nil
+}
+
+// lastTime is when what the Event says was so last.
+func lastTime(e *eventsv1.Event) time.Time {
+	if e.Series != nil {
+		return e.Series.LastObservedTime.Time
+	}
+	return e.EventTime.Time
 }
 
 // relatedTo names what an Event is about besides the pod: the CRD of a flow,
@@ -187,44 +284,27 @@ func relatedTo(id flow.ID) *corev1.ObjectReference {
 	return nil
 }
 
-// lastWords is how long a bridge that ends for a failure takes to say why.
-const lastWords = time.Second
-
-// last says why the bridge ends, and returns when that is written, or cannot be.
-func (r *recorder) last(ctx context.Context, reason string, why error) {
-	if r == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-	defer cancel()
-	now := metav1.NowMicro()
-	_, _ = r.sink.Create(ctx, &eventsv1.Event{ // it is in the log as well
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.pod.Namespace, Name: fmt.Sprintf("%s.%x", r.pod.Name, now.UnixNano())},
-		EventTime:  now, ReportingController: reporter, ReportingInstance: reporter + "-" + r.pod.Name,
-		Regarding: *r.pod, Type: corev1.EventTypeWarning, Reason: reason, Action: "End", Note: note(why.Error()),
-	})
-}
-
-func (r *recorder) close() {
-	if r != nil {
-		r.broadcaster.Shutdown()
-		r.stop()
-	}
-}
-
-// lastOf says why a bridge ends that has not come as far as to have a recorder.
-func lastOf(ctx context.Context, kubeconfig string, environ []string, reason string, why error) {
+// tellEnd says on the bridge's pod why it ends, and returns when that is written,
+// or cannot be. It has a connection of its own, as the bridge may not have come
+// as far as to have one, or end for want of it.
+func tellEnd(ctx context.Context, kubeconfig string, environ []string, why error) {
 	if ownPod(environ) == nil {
 		return
 	}
 	cluster, err := connect(kubeconfig)
 	if err != nil {
-		return
+		return // it is in the log as well
 	}
-	r, err := newRecorder(ctx, cluster, environ, slog.New(slog.DiscardHandler))
+	defer cluster.HTTP.CloseIdleConnections()
+	r, err := newRecorder(cluster, environ, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return
 	}
-	defer r.close()
-	r.last(ctx, reason, why)
+	reason := "BridgeEnded"
+	if errors.Is(why, errUsage) {
+		reason = "ConfigurationRejected"
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	_ = r.put(ctx, r.event(corev1.EventTypeWarning, reason, "End", nil, why.Error()))
 }

@@ -118,7 +118,7 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	if err := b.crds.follow(ctx, b.manager.GetCache()); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
-	if b.recorder, err = newRecorder(ctx, cluster, w.environ, log); err != nil {
+	if b.recorder, err = newRecorder(cluster, w.environ, log); err != nil {
 		return nil, errors.Join(err, b.close(ctx))
 	}
 	b.reloader = newReloader(w.path, w.environ, c, registry)
@@ -211,10 +211,7 @@ func visiting(c *config.Config, sink string) sinks.Environment {
 }
 
 // close lets go of what was opened, whether or not ctx is done.
-func (b *parts) close(ctx context.Context) error {
-	b.recorder.close()
-	return closeAll(ctx, b.sinks.All())
-}
+func (b *parts) close(ctx context.Context) error { return closeAll(ctx, b.sinks.All()) }
 
 // closeAll lets go of sinks, whether or not ctx is done.
 func closeAll(ctx context.Context, all map[string]sinks.Sink) error {

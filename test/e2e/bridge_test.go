@@ -126,6 +126,7 @@ type flowStatus struct {
 	CRD, Route, Sink, Version, State, Reason, LastError string
 	Objects, Delivered, Pending                         int
 	LagSeconds                                          float64
+	Since                                               time.Time
 	Fenced                                              bool
 }
 
