@@ -86,7 +86,7 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 		f.ledger.skipResync(max(f.requested.Load(), c.Requested))
 	}
 	if c.Gap != "" {
-		r.series.resyncs[resyncLost].Add(1)
+		r.series.ledgerLost()
 		f.condition.setGap(c.Gap)
 		f.ledger.relist()
 	}

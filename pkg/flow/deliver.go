@@ -98,7 +98,7 @@ func (r *Run) shrink(toSend []events.Event, err error) bool {
 		return false
 	}
 	if !again {
-		r.series.oversize.Add(1)
+		r.series.oversize.add()
 		r.flow.log.Warn("an event is too large for the sink: its data is the object's metadata alone, or less, and its attribute oversize says so",
 			"object", large.Subject, "id", large.ID, "bytes", large.Size, "limit", large.Limit, "source", large.Source)
 		r.flow.condition.setLarge(large.Error() + "; it was delivered with its object's metadata alone, or less: raise that limit, or leave fields out with the route's payload.drop")
@@ -117,7 +117,7 @@ func (r *Run) again(ctx context.Context, err error, retry time.Duration) bool {
 		return false
 	}
 	r.flow.condition.setSink(err)
-	r.series.retries.Inc()
+	r.retries.Inc()
 	return sleep(ctx, retry)
 }
 

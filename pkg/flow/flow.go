@@ -130,7 +130,11 @@ func (f *Flow) RequestResync(number uint64) (restart bool) {
 	return number > s.Resync && number != s.Resyncing
 }
 
-// Forget deletes the flow's series. It must not run.
+// Rest ends the flow's series until its next run, in which its counters go on,
+// also where another Flow of the same ID has it. It must not run.
+func (f *Flow) Rest() { f.env.Metrics.rest(f.id, time.Now()) }
+
+// Forget ends the flow's series for good. It must not run.
 func (f *Flow) Forget() { f.env.Metrics.forget(f.id) }
 
 // Status is how a flow is at one moment.

@@ -323,7 +323,7 @@ func (r *Run) admits(change events.Change, of row) bool {
 	}
 	admits, err := r.evaluate(expression, change)
 	if err != nil {
-		r.series.whenErrors.Add(1)
+		r.series.whenErrors.add()
 		r.flow.condition.setWhen(fmt.Sprintf("`when` fails for some objects, whose events are sent all the same (bridge_when_errors_total counts them): %v", err))
 		return true
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -39,6 +40,8 @@ type Run struct {
 	origin events.Origin
 	queue  *queue
 	series *series
+	// retries are those of all flows to the sink.
+	retries prometheus.Counter
 	// source hands what happens from a resource version on, or all that there
 	// is, to a watcher until ctx is done.
 	source func(ctx context.Context, to *watcher, from sources.Start) error
@@ -156,9 +159,10 @@ func (f *Flow) isClaimed() bool {
 func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 	r := &Run{
 		flow: f, target: target,
-		queue:  newQueue(f.env.Memory),
-		series: f.env.Metrics.of(f.id),
-		done:   make(chan struct{}),
+		queue:   newQueue(f.env.Memory),
+		series:  f.env.Metrics.of(f.id),
+		retries: f.env.Metrics.retriesTo(f.id.Sink),
+		done:    make(chan struct{}),
 
 		saver: saver{digestsStay: target.Rules.digestsStay()},
 	}

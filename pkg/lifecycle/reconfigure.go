@@ -72,10 +72,16 @@ func (s *Supervisor) Reconfigure(ctx context.Context, d Desired) (released <-cha
 func (s *Supervisor) adopt(next *desired) {
 	s.listen(s.desired.Load(), next)
 	s.desired.Store(next)
+	s.tellMetrics(next)
 	s.mu.Lock()
 	s.entries, s.patterns = map[flow.ID]*entry{}, map[flow.ID]*entry{}
 	s.mu.Unlock()
 	s.ensureAll(next)
+}
+
+// tellMetrics has the metrics be of what should be, and of nothing else.
+func (s *Supervisor) tellMetrics(d *desired) {
+	s.options.Flows.Metrics.Configured(d.wants, slices.Collect(maps.Keys(d.sinks)))
 }
 
 // ensureAll makes the flows of the CRDs that routes name, and of wildcards.
@@ -133,6 +139,7 @@ func (s *Supervisor) reconfigure(ctx, runs context.Context, r reconfiguration) {
 	before := s.desired.Load()
 	s.listen(before, r.desired)
 	s.desired.Store(r.desired)
+	s.tellMetrics(r.desired)
 	for _, route := range r.desired.routes {
 		if route.before != nil && route.present == nil {
 			route.present = route.before.present

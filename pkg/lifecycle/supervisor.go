@@ -324,6 +324,8 @@ func (s *Supervisor) settle(runs context.Context, e *entry) {
 		if e.run == nil && !e.claimed { // it has nothing to follow
 			e.claimed, e.target.Rules = true, e.route.rules
 			s.watch(runs, e, e.flow.StartDrain(runs, e.target, s.asOf))
+		} else if e.run == nil {
+			e.flow.Rest() // its claim was all that it is for
 		}
 		return
 	}
@@ -359,7 +361,7 @@ func (s *Supervisor) gone(runs context.Context, e *entry, absent uint64) {
 // rest is how a flow waits for its CRD: with no series, and with no entry if
 // only a wildcard named it.
 func (s *Supervisor) rest(e *entry) {
-	e.flow.Forget() // before the state says that the flow is at rest
+	e.flow.Rest() // before the state says that the flow is at rest
 	e.flow.Idle(flow.Waiting, s.noSuchCRD(e.flow.ID().CRD))
 	if e.timer != nil && e.timer.Stop() {
 		e.timer = nil
@@ -405,6 +407,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 		if crd.NotEstablished != "" {
 			reason += ": " + crd.NotEstablished
 		}
+		e.flow.Rest()
 		e.flow.Idle(flow.Waiting, reason)
 	default:
 		s.start(runs, e, target, crd.Deleting)

@@ -9,14 +9,17 @@ import (
 // Metrics are what sinks count, each under its own name.
 type Metrics struct {
 	suppressed, unheard *prometheus.CounterVec
+	unheardLast         *prometheus.GaugeVec
 
 	mu       sync.Mutex
 	counting map[series]int // how many sinks that are open count in it
 }
 
-// series is that of a metric for the sinks of a name.
+// series is that of a metric for the sinks of a name, and of the one that says
+// when it grew last, if any does.
 type series struct {
 	metric *prometheus.CounterVec
+	last   *prometheus.GaugeVec
 	sink   string
 }
 
@@ -28,8 +31,11 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 	}, []string{"sink"}), unheard: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "bridge_events_unheard_total",
 		Help: "Events published to core NATS while nobody subscribed to their subject.",
+	}, []string{"sink"}), unheardLast: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "bridge_events_unheard_last_timestamp_seconds",
+		Help: "When an event was last published to core NATS while nobody subscribed to its subject. There is no series where that never was.",
 	}, []string{"sink"})}
-	for _, c := range []prometheus.Collector{m.suppressed, m.unheard} {
+	for _, c := range []prometheus.Collector{m.suppressed, m.unheard, m.unheardLast} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -43,7 +49,7 @@ func (m *Metrics) Suppressed(sink string) *Counter {
 	if m == nil {
 		return nil
 	}
-	return m.counter(series{m.suppressed, sink})
+	return m.counter(series{metric: m.suppressed, sink: sink})
 }
 
 // Unheard counts the events for which nobody was there. A nil Metrics counts
@@ -52,7 +58,7 @@ func (m *Metrics) Unheard(sink string) *Counter {
 	if m == nil {
 		return nil
 	}
-	return m.counter(series{m.unheard, sink})
+	return m.counter(series{m.unheard, m.unheardLast, sink})
 }
 
 func (m *Metrics) counter(of series) *Counter {
@@ -76,8 +82,17 @@ type Counter struct {
 
 // Add counts that many events. After Close it counts nothing that anybody sees.
 func (c *Counter) Add(events int) {
-	if c != nil {
-		c.events.Add(float64(events))
+	if c == nil {
+		return
+	}
+	c.events.Add(float64(events))
+	if events == 0 || c.of.last == nil {
+		return
+	}
+	c.metrics.mu.Lock()
+	defer c.metrics.mu.Unlock()
+	if c.metrics.counting[c.of] > 0 {
+		c.of.last.WithLabelValues(c.of.sink).SetToCurrentTime()
 	}
 }
 
@@ -92,6 +107,9 @@ func (c *Counter) Close() {
 		if c.metrics.counting[c.of]--; c.metrics.counting[c.of] == 0 {
 			delete(c.metrics.counting, c.of)
 			c.of.metric.DeleteLabelValues(c.of.sink)
+			if c.of.last != nil {
+				c.of.last.DeleteLabelValues(c.of.sink)
+			}
 		}
 	})
 }

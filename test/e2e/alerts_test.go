@@ -182,11 +182,28 @@ func (b *bridge) sum(t *testing.T, name string) (sum float64) {
 	return sum
 }
 
-// settled waits until all flows run and nothing is pending.
-func (b *bridge) settled(t *testing.T) {
+// happened waits until each of these counters has counted.
+func (b *bridge) happened(t *testing.T, counters ...string) {
+	t.Helper()
+	eventually(t, func() error {
+		for _, name := range counters {
+			if b.sum(t, name) == 0 {
+				return fmt.Errorf("%s is 0", name)
+			}
+		}
+		return nil
+	})
+}
+
+// settled waits until the flows of these routes, or all, run and nothing is
+// pending.
+func (b *bridge) settled(t *testing.T, routes ...string) {
 	t.Helper()
 	eventually(t, func() error {
 		for _, f := range b.status(t).Flows {
+			if len(routes) > 0 && !slices.Contains(routes, f.Route) {
+				continue
+			}
 			if f.State != "running" || f.Pending > 0 {
 				return fmt.Errorf("%+v", f)
 			}

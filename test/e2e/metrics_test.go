@@ -28,7 +28,8 @@ import (
 const dashboardFile = "../../deploy/monitoring/grafana-dashboard.json"
 
 // manyStates starts a bridge with flows in most states and sinks of several
-// kinds, so that each metric has a series: test is the flow that runs.
+// kinds, and has happen what may, so that each metric has a series: test is the
+// flow that runs.
 func manyStates(t *testing.T) (*world, *bridge) {
 	t.Helper()
 	w := newWorld(t)
@@ -37,7 +38,7 @@ func manyStates(t *testing.T) (*world, *bridge) {
 	k.create(t)
 	forbidden.create(t)
 	if _, err := w.stream.js.CreateStream(t.Context(), jetstream.StreamConfig{
-		Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, MaxBytes: 1 << 20, MaxMsgs: 1000, AllowDirect: true, AllowAtomicPublish: true,
+		Name: "K8S", Subjects: []string{"k8s.>", "crbridge.K8S.>"}, MaxBytes: 1 << 20, MaxMsgs: 1000, MaxMsgSize: 8192, AllowDirect: true, AllowAtomicPublish: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -49,18 +50,33 @@ func manyStates(t *testing.T) (*world, *bridge) {
 	away := controlplane.NATSForTest(t, controlplane.NATSOptions{})
 	b := startBridge(t, config{kubeconfig: sa.Kubeconfig, env: []string{"GOMEMLIMIT=400MiB"}, body: "routes:\n" + k.route("test") +
 		forbidden.route("forbidden") + waiting.route("waiting") + k.route("failed", "version: v3") +
-		fmt.Sprintf("  - {name: blocked, crds: [%[1]s], sinks: [away]}\n  - {name: core, crds: [%[1]s], sinks: [core]}\n", k.name) +
+		fmt.Sprintf("  - {name: blocked, crds: [%[1]s], sinks: [away]}\n  - {name: core, crds: [%[1]s], sinks: [core], when: object.spec.nothing == 1}\n", k.name) +
 		fmt.Sprintf("sinks:\n  main: {nats: {url: %[1]q, jetstream: {stream: K8S}}}\n  core: {nats: {url: %[1]q, subject: 'core.{name}'}}\n", w.nats.URL()) +
 		fmt.Sprintf("  away: {nats: {url: %q, jetstream: {stream: AWAY}}}\n", away.URL())})
 	for _, route := range []string{"test", "core", "blocked"} {
 		b.waitState(t, k.name, route, "running")
 	}
+	w.kind.add(t, "large", map[string]any{"blob": strings.Repeat("x", 9000)})
+	w.expect(t, "created default/large")
+	b.settled(t, "test", "core", "blocked")
+	if err := b.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.purge(t)
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range []string{"test", "core", "blocked"} {
+		b.waitState(t, k.name, route, "running")
+	}
+	w.kind.set(t, "large", "size", 1)
 	away.Kill()
 	b.waitState(t, forbidden.name, "forbidden", "forbidden")
 	b.waitState(t, waiting.name, "waiting", "waiting")
 	b.waitState(t, k.name, "failed", "failed")
 	w.kind.add(t, "one", nil)
-	w.expect(t, "created default/one")
+	b.happened(t, "bridge_when_errors_total", "bridge_events_oversize_total", "bridge_events_unheard_total", "bridge_ledger_lost_last_timestamp_seconds")
+	b.settled(t, "test", "core")
 	b.waitState(t, k.name, "blocked", "blocked") // not before there is something to deliver
 	eventually(t, func() error {
 		if b.sum(t, "bridge_events_pending_oldest_timestamp_seconds") == 0 {

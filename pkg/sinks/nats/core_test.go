@@ -75,8 +75,16 @@ func TestUnheardEvents(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	const last = "bridge_events_unheard_last_timestamp_seconds"
+	counted("0")
+	if n, err := testutil.GatherAndCount(registry, last); err != nil || n != 0 {
+		t.Errorf("%d series, %v: it says when, and it never was", n, err)
+	}
 	publish(t, s, change(t, "one", 1), change(t, "two", 1), change(t, "three", 1))
 	counted("3")
+	if n, err := testutil.GatherAndCount(registry, last); err != nil || n != 1 {
+		t.Errorf("%d series, %v: it does not say when", n, err)
+	}
 	const note = " events reached nobody, the last at "
 	if notes := s.Status().Notes; len(notes) != 1 || !strings.HasPrefix(notes[0], "3"+note) || !strings.HasSuffix(notes[0], ": nobody subscribed to k8s.demo.shop_example_com.orders.default.three") {
 		t.Errorf("the notes are %q", notes)
