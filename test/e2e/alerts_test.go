@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/promql/parser"
+
 	"github.com/crbridge/crbridge/test/monitoring"
 )
 
@@ -39,6 +41,16 @@ func TestAlertRules(t *testing.T) {
 					t.Errorf("%s has no %s", rule.Alert, key)
 				}
 			}
+			expr, err := monitoring.ParseQuery(rule.Expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+				if a, is := node.(*parser.AggregateExpr); is && a.Without {
+					t.Errorf("%s keeps whatever labels a target has besides these: %s", rule.Alert, a)
+				}
+				return nil
+			})
 			// As GitHub makes an anchor of a heading of one word.
 			if got, want := rule.Annotations["runbook_url"], runbooks+strings.ToLower(rule.Alert); got != want {
 				t.Errorf("%s: runbook_url is %q, not %q", rule.Alert, got, want)
@@ -81,7 +93,40 @@ func alertNames(t *testing.T) (names []string) {
 // observer is a Prometheus that a scenario looks at.
 type observer struct {
 	*monitoring.Prometheus
-	fired func(names []string)
+	targets []*monitoring.Target
+	fired   func(names []string)
+}
+
+// observe has a Prometheus scrape the bridges, as the replicas of one
+// installation in Kubernetes.
+type observe func(t *testing.T, bridges ...*bridge) *observer
+
+// away says whether the bridges cannot be reached.
+func (o *observer) away(away bool) {
+	for _, target := range o.targets {
+		target.Away = away
+	}
+}
+
+// fires tells whether such an alert fires with that label.
+func (o *observer) fires(name, label, value string) bool {
+	return slices.ContainsFunc(o.Alerts(), func(a monitoring.Alert) bool { return a.Firing && a.Name == name && a.Labels[label] == value })
+}
+
+// hold fails the test where one of these does not fire all that time.
+func (o *observer) hold(t *testing.T, d time.Duration, names ...string) {
+	t.Helper()
+	for passed := time.Duration(0); passed < d; passed += monitoring.Interval {
+		if err := o.Scrape(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		firing := o.Firing()
+		for _, name := range names {
+			if !slices.Contains(firing, name) {
+				t.Fatalf("after %v %s does not fire any more: %+v", passed, name, o.Alerts())
+			}
+		}
+	}
 }
 
 // fire scrapes until just these alerts fire, and fails the test where they do
@@ -102,7 +147,20 @@ func (o *observer) fire(t *testing.T, want ...string) {
 		}
 	}
 	o.fired(want)
+	told := map[string]bool{}
 	for _, a := range o.Alerts() {
+		if !slices.Contains(perBridge, a.Name) {
+			about := fmt.Sprint(a.Name, a.Labels["namespace"], a.Labels["crd"], a.Labels["route"], a.Labels["sink"])
+			if told[about] {
+				t.Errorf("%s is there twice: %+v", a.Name, o.Alerts())
+			}
+			told[about] = true
+		}
+		for _, label := range []string{"node", "container", "endpoint"} {
+			if a.Labels[label] != "" {
+				t.Errorf("%s has the label %s, which is another where the flow goes on", a.Name, label)
+			}
+		}
 		for key, text := range a.Annotations {
 			if strings.Contains(text, "<no value>") || strings.Contains(text, "error expanding") || strings.Contains(text, "  ") {
 				t.Errorf("%s of %s: %q", key, a.Name, text)
@@ -110,6 +168,9 @@ func (o *observer) fire(t *testing.T, want ...string) {
 		}
 	}
 }
+
+// perBridge are the alerts that each bridge has for itself.
+var perBridge = []string{"CRBridgeSinkDown"}
 
 // calm fails the test where an alert fires, or is about to, in an hour.
 func (o *observer) calm(t *testing.T) {
@@ -132,19 +193,26 @@ func TestAlerts(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	var mu sync.Mutex
 	fired := map[string]bool{}
-	scenarios := map[string]func(*testing.T, func(*testing.T, *bridge) *observer){
+	scenarios := map[string]func(*testing.T, observe){
 		"the sink is down":              sinkDown,
 		"the stream fills up":           streamFills,
-		"the bridge and its ledger":     bridgeAndLedger,
+		"before the first scrape":       beforeTheFirstScrape,
+		"the bridges and their ledger":  bridgesAndLedger,
+		"unscraped for some minutes":    unscraped,
+		"CRDs that come and go":         flappingCRDs,
 		"no leader":                     noLeader,
 		"rights, versions, a bad file":  rightsAndVersions,
 		"a CRD that does not go":        stuckCRD,
 		"what restarts and lists again": restartsAndResyncs,
 	}
 	var ran atomic.Int64
-	observe := func(t *testing.T, b *bridge) *observer {
+	observe := func(t *testing.T, bridges ...*bridge) *observer {
+		var targets []*monitoring.Target
+		for i, b := range bridges {
+			targets = append(targets, monitoring.Pod("crbridge-system", fmt.Sprint("crbridge-", i), b.server+"/metrics"))
+		}
 		return &observer{
-			Prometheus: monitoring.New(t, alertsFile, &monitoring.Target{Instance: "bridge:8080", URL: b.server + "/metrics"}),
+			Prometheus: monitoring.New(t, alertsFile, targets...), targets: targets,
 			fired: func(names []string) {
 				mu.Lock()
 				defer mu.Unlock()

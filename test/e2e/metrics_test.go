@@ -233,7 +233,7 @@ func TestDashboard(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	expressions := dashboardExpressions(t)
 	_, b := manyStates(t)
-	p := monitoring.New(t, alertsFile, &monitoring.Target{Instance: "bridge:8080", URL: b.server + "/metrics"})
+	p := monitoring.New(t, alertsFile, monitoring.Pod("crbridge-system", "crbridge-0", b.server+"/metrics"))
 	if err := p.Pass(t.Context(), 10*time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +245,9 @@ func TestDashboard(t *testing.T) {
 			continue
 		}
 		parser.Inspect(query, func(node parser.Node, _ []parser.Node) error {
+			if call, is := node.(*parser.Call); is && call.Func.Name == "increase" {
+				t.Errorf("%s: there is no increase in what was counted before the first scrape: %s", title, call)
+			}
 			if selector, is := node.(*parser.VectorSelector); is {
 				if name := strings.TrimSuffix(selector.Name, "_bucket"); scraped[name] == nil {
 					t.Errorf("%s: there is no metric %s", title, selector.Name)

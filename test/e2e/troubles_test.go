@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -13,23 +14,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/crbridge/crbridge/test/controlplane"
+	"github.com/crbridge/crbridge/test/monitoring"
 )
 
 // The scenarios of TestAlerts: each causes trouble, and mends it.
 
 // sinkDown kills NATS while objects change.
-func sinkDown(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func sinkDown(t *testing.T, observe observe) {
 	w := newWorld(t)
 	w.kind.create(t)
 	var routes []string
 	for i := range 5 { // each of them tries again
 		routes = append(routes, w.kind.route(fmt.Sprint("r", i)))
 	}
-	b := w.bridge(t, routes...)
+	r := w.replicas(t, routes...)
+	b := r.leader
 	b.waitState(t, w.kind.name, "r0", "running")
 	w.kind.add(t, "one", nil)
 	w.stream.wait(t, w.kind.name, 5)
-	o := observe(t, b)
+	o := observe(t, r.leader, r.standby)
 	o.calm(t)
 
 	w.nats.Kill()
@@ -45,11 +48,24 @@ func sinkDown(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 	})
 	o.fire(t, "CRBridgeSinkDown", "CRBridgeFlowBlocked", "CRBridgeEventsDelayed", "CRBridgeDeliveryRetries")
 
+	// The leader is killed: for a while nobody leads, and then the other one is
+	// in the same trouble.
+	b.Kill()
+	o.hold(t, monitoring.Interval, "CRBridgeSinkDown", "CRBridgeFlowBlocked")
+	r.lead(t)
+	for i := range routes {
+		r.leader.waitState(t, w.kind.name, fmt.Sprint("r", i), "blocked")
+	}
+	o.hold(t, time.Hour, "CRBridgeSinkDown", "CRBridgeFlowBlocked")
 	if err := w.nats.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.standby.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	w.stream.wait(t, w.kind.name, 10)
-	b.settled(t)
+	r.leader.settled(t)
+	r.connected(t)
 	o.fire(t)
 	o.calm(t)
 }
@@ -57,7 +73,7 @@ func sinkDown(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 // streamFills fills a stream that refuses what is too much, with objects of
 // which one is too large, for one route with an expression that fails, and one
 // to whom nobody listens.
-func streamFills(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func streamFills(t *testing.T, observe observe) {
 	const limit = 128 << 10
 	w := newWorld(t)
 	k := w.kind
@@ -72,14 +88,15 @@ func streamFills(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 	if _, err := w.stream.js.CreateStream(t.Context(), stream); err != nil {
 		t.Fatal(err)
 	}
-	b := startBridge(t, config{kubeconfig: w.cp.AdminKubeconfig(), body: "routes:\n" + k.route("test") +
+	r := startReplicas(t, k, config{kubeconfig: w.cp.AdminKubeconfig(), body: "routes:\n" + k.route("test") +
 		k.route("fails", `when: "object.spec.nothing == 1"`, "payload: {content: metadata}") +
 		fmt.Sprintf("  - {name: core, crds: [%s], sinks: [core]}\n", k.name) +
 		fmt.Sprintf("sinks:\n  main: {nats: {url: %[1]q, jetstream: {stream: K8S}}}\n  core: {nats: {url: %[1]q, subject: 'core.{group}.{namespace}.{name}'}}\n", server.URL())})
+	b := r.leader
 	for _, route := range []string{"test", "fails", "core"} {
 		b.waitState(t, k.name, route, "running")
 	}
-	o := observe(t, b)
+	o := observe(t, r.leader, r.standby)
 	o.calm(t)
 
 	k.add(t, "large", map[string]any{"blob": strings.Repeat("x", 9000)})
@@ -102,12 +119,8 @@ func streamFills(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 			return err
 		})
 	}
+	b.happened(t, "bridge_when_errors_total", "bridge_events_oversize_total", "bridge_events_unheard_total")
 	eventually(t, func() error {
-		for _, metric := range []string{"bridge_when_errors_total", "bridge_events_oversize_total", "bridge_events_unheard_total"} {
-			if b.sum(t, metric) == 0 {
-				return fmt.Errorf("%s is 0", metric)
-			}
-		}
 		if bytes := b.sum(t, "bridge_stream_bytes"); bytes < limit*91/100 {
 			return fmt.Errorf("%v bytes are told to be in the stream", bytes)
 		}
@@ -129,36 +142,8 @@ func streamFills(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 	o.calm(t)
 }
 
-// bridgeAndLedger stops the bridge, and purges the stream before it starts again.
-func bridgeAndLedger(t *testing.T, observe func(*testing.T, *bridge) *observer) {
-	w := newWorld(t)
-	w.kind.create(t)
-	b := w.bridge(t)
-	b.waitState(t, w.kind.name, "test", "running")
-	w.kind.add(t, "one", nil)
-	w.stream.wait(t, w.kind.name, 1)
-	b.settled(t)
-	o := observe(t, b)
-	o.calm(t)
-
-	if err := b.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	o.fire(t, "CRBridgeAbsent")
-	w.purge(t)
-	w.kind.set(t, "one", "size", 1)
-	if err := b.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	w.expectMarked(t, "updated default/one coalesced")
-	b.settled(t)
-	o.fire(t, "CRBridgeLedgerLost")
-	o.fire(t)
-	o.calm(t)
-}
-
 // noLeader lets a bridge have everything but its Lease.
-func noLeader(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func noLeader(t *testing.T, observe observe) {
 	w := newWorld(t)
 	w.kind.create(t)
 	rules := w.rules(w.kind)
@@ -166,30 +151,36 @@ func noLeader(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := startBridge(t, config{
+	c := config{
 		kubeconfig: sa.Kubeconfig,
 		body:       "leaderElection: {enabled: true, namespace: default, name: no-leader}\nroutes:\n" + w.kind.route("test") + natsConfig(w.nats),
-	})
-	b.waitState(t, w.kind.name, "test", "standby")
-	// A standby has no reason to connect, and does so all the same.
-	eventually(t, func() error {
-		if b.sum(t, "bridge_sink_connected") != 1 {
-			return fmt.Errorf("the sink is not connected")
-		}
-		return nil
-	})
-	o := observe(t, b)
+	}
+	bridges := []*bridge{startBridge(t, c), startBridge(t, c)}
+	for _, b := range bridges {
+		b.waitState(t, w.kind.name, "test", "standby")
+		b.waitConnected(t) // a standby has no reason to, and does so all the same
+	}
+	o := observe(t, bridges...)
 	o.fire(t, "CRBridgeNoLeader")
 
-	rules = append(rules, rbacv1.PolicyRule{
-		APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create", "get", "update"},
-	})
-	if err := sa.SetClusterRules(t.Context(), rules); err != nil {
+	if err := sa.SetClusterRules(t.Context(), append(rules, leases)); err != nil {
 		t.Fatal(err)
 	}
-	b.waitState(t, w.kind.name, "test", "running")
+	eventually(t, func() error {
+		for _, b := range bridges {
+			if b.flow(t, w.kind.name, "test").State == "running" {
+				return nil
+			}
+		}
+		return errors.New("the flow runs nowhere")
+	})
 	o.fire(t)
 	o.calm(t)
+}
+
+// leases is what leader election needs besides.
+var leases = rbacv1.PolicyRule{
+	APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create", "get", "update"},
 }
 
 // rules are those that a bridge needs to follow the kinds.
@@ -205,56 +196,73 @@ func (w *world) rules(kinds ...*kind) []rbacv1.PolicyRule {
 
 // rightsAndVersions adds a route that the bridge may not follow and one whose
 // version is not served, and then makes the file a bad one.
-func rightsAndVersions(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func rightsAndVersions(t *testing.T, observe observe) {
 	w := newWorld(t)
 	forbidden := newKind(t, w.cp.Admin())
 	w.kind.create(t)
 	forbidden.create(t)
-	sa, err := w.cp.ServiceAccount(t.Context(), "default", "rights-and-versions", w.rules(w.kind))
+	sa, err := w.cp.ServiceAccount(t.Context(), "default", "rights-and-versions", append(w.rules(w.kind), leases))
 	if err != nil {
 		t.Fatal(err)
 	}
 	good := "routes:\n" + w.kind.route("test")
-	b := startBridge(t, config{kubeconfig: sa.Kubeconfig, body: good + natsConfig(w.nats)})
-	b.waitState(t, w.kind.name, "test", "running")
-	o := observe(t, b)
+	r := startReplicas(t, w.kind, config{kubeconfig: sa.Kubeconfig, body: good + natsConfig(w.nats)})
+	r.leader.waitState(t, w.kind.name, "test", "running")
+	o := observe(t, r.leader, r.standby)
 	o.calm(t)
 
-	b.reload(t, good+forbidden.route("forbidden")+w.kind.route("failed", "version: v3")+natsConfig(w.nats))
-	b.waitState(t, forbidden.name, "forbidden", "forbidden")
-	b.waitState(t, w.kind.name, "failed", "failed")
+	r.reload(t, good+forbidden.route("forbidden")+w.kind.route("failed", "version: v3")+natsConfig(w.nats))
+	r.leader.waitState(t, forbidden.name, "forbidden", "forbidden")
+	r.leader.waitState(t, w.kind.name, "failed", "failed")
 	o.fire(t, "CRBridgeFlowForbidden", "CRBridgeFlowFailed")
 
-	bad := b.reloads(t, "bad")
-	b.rewrite(t, good+"nonsense: true\n"+natsConfig(w.nats))
-	eventually(t, func() error {
-		if b.reloads(t, "bad") == bad {
-			return fmt.Errorf("the bad file has not been read yet")
-		}
-		return nil
-	})
-	o.fire(t, "CRBridgeFlowForbidden", "CRBridgeFlowFailed", "CRBridgeConfigurationRefused")
-
-	if err := sa.SetClusterRules(t.Context(), w.rules(w.kind, forbidden)); err != nil {
+	// Another leader is in the same trouble.
+	if err := r.leader.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.reload(t, good+forbidden.route("forbidden")+w.kind.route("failed", "version: v1")+natsConfig(w.nats))
-	b.waitState(t, forbidden.name, "forbidden", "running")
-	b.waitState(t, w.kind.name, "failed", "running")
+	r.lead(t)
+	o.hold(t, monitoring.Interval, "CRBridgeFlowForbidden", "CRBridgeFlowFailed")
+	r.leader.waitState(t, forbidden.name, "forbidden", "forbidden")
+	r.leader.waitState(t, w.kind.name, "failed", "failed")
+	o.hold(t, time.Hour, "CRBridgeFlowForbidden", "CRBridgeFlowFailed")
+	if err := r.standby.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.connected(t)
+
+	for _, b := range []*bridge{r.leader, r.standby} {
+		bad := b.reloads(t, "bad")
+		b.rewrite(t, r.election+good+"nonsense: true\n"+natsConfig(w.nats))
+		eventually(t, func() error {
+			if b.reloads(t, "bad") == bad {
+				return fmt.Errorf("the bad file has not been read yet")
+			}
+			return nil
+		})
+	}
+	o.fire(t, "CRBridgeFlowForbidden", "CRBridgeFlowFailed", "CRBridgeConfigurationRefused")
+
+	if err := sa.SetClusterRules(t.Context(), append(w.rules(w.kind, forbidden), leases)); err != nil {
+		t.Fatal(err)
+	}
+	r.reload(t, good+forbidden.route("forbidden")+w.kind.route("failed", "version: v1")+natsConfig(w.nats))
+	r.leader.waitState(t, forbidden.name, "forbidden", "running")
+	r.leader.waitState(t, w.kind.name, "failed", "running")
 	o.fire(t)
 	o.calm(t)
 }
 
 // stuckCRD deletes a CRD with an object that somebody's finalizer keeps.
-func stuckCRD(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func stuckCRD(t *testing.T, observe observe) {
 	w := newWorld(t)
 	w.kind.create(t)
-	b := w.bridge(t)
+	r := w.replicas(t)
+	b := r.leader
 	b.waitState(t, w.kind.name, "test", "running")
 	w.kind.add(t, "kept", nil)
 	w.kind.patch(t, "kept", map[string]any{"metadata": map[string]any{"finalizers": []string{"example.com/keep"}}})
 	w.stream.wait(t, w.kind.name, 2)
-	o := observe(t, b)
+	o := observe(t, r.leader, r.standby)
 	o.calm(t)
 
 	if err := w.kind.crds.ApiextensionsV1().CustomResourceDefinitions().Delete(t.Context(), w.kind.name, metav1.DeleteOptions{}); err != nil {
@@ -270,18 +278,19 @@ func stuckCRD(t *testing.T, observe func(*testing.T, *bridge) *observer) {
 }
 
 // restartsAndResyncs changes a route over and over, and asks for a resync as often.
-func restartsAndResyncs(t *testing.T, observe func(*testing.T, *bridge) *observer) {
+func restartsAndResyncs(t *testing.T, observe observe) {
 	const often = 8
 	w := newWorld(t)
 	w.kind.create(t)
-	b := w.bridge(t)
+	r := w.replicas(t)
+	b := r.leader
 	b.waitState(t, w.kind.name, "test", "running")
-	o := observe(t, b)
+	o := observe(t, r.leader, r.standby)
 	o.calm(t)
 
 	starts := b.starts(t, w.kind.name, "test")
 	for i := range often {
-		b.reload(t, "routes:\n"+w.kind.route("test", []string{"payload: {content: metadata}", "payload: {content: object}"}[i%2])+natsConfig(w.nats))
+		r.reload(t, "routes:\n"+w.kind.route("test", []string{"payload: {content: metadata}", "payload: {content: object}"}[i%2])+natsConfig(w.nats))
 		eventually(t, func() error {
 			if n := b.starts(t, w.kind.name, "test"); n < starts+i+1 {
 				return fmt.Errorf("%d starts, %d before", n, starts)

@@ -7,7 +7,9 @@
 // interval with each scrape, however soon the next one follows. So an alert
 // that has to hold for ten minutes needs twenty scrapes, and not ten minutes. A
 // value that grows with time does not grow faster by that: what a test wants to
-// be seen has to have happened, and then be scraped.
+// be seen has to have happened, and then be scraped. The moments that a process
+// tells, in metrics that are named ..._timestamp_seconds, are of its own clock: they
+// are taken to be that of the first scrape that followed.
 package monitoring
 
 import (
@@ -21,6 +23,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,10 +59,23 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // Target is a process that is scraped.
 type Target struct {
-	Instance string // its label
-	URL      string
+	Labels map[string]string
+	URL    string
+	// Away: it is not reached, and Prometheus goes on knowing of it.
+	Away bool
 
 	series map[string]labels.Labels // that the last scrape had
+}
+
+// Pod is a target with the labels that the Prometheus Operator gives a pod's
+// for a ServiceMonitor. Of replicas all but job, namespace and service differ:
+// container and endpoint may in the course of an upgrade, or where a sidecar
+// serves the metrics.
+func Pod(namespace, name, url string) *Target {
+	return &Target{URL: url, Labels: map[string]string{
+		model.JobLabel: "crbridge", model.InstanceLabel: name + ":8080", "namespace": namespace, "service": "crbridge",
+		"pod": name, "node": "node-of-" + name, "container": "container-of-" + name, "endpoint": "endpoint-of-" + name,
+	}}
 }
 
 // Prometheus scrapes targets and evaluates rules. It is for one goroutine.
@@ -68,8 +84,12 @@ type Prometheus struct {
 	engine  *promql.Engine
 	groups  map[string]*rules.Group
 	now     time.Time
+	scrapes []moment // and before them when it began
 	targets []*Target
 }
+
+// moment is one by both clocks.
+type moment struct{ real, made time.Time }
 
 // New is a Prometheus with that file of rules. It ends with the test.
 func New(t testing.TB, file string, targets ...*Target) *Prometheus {
@@ -88,9 +108,9 @@ func New(t testing.TB, file string, targets ...*Target) *Prometheus {
 		engine: promql.NewEngine(promql.EngineOpts{
 			Logger: quiet, MaxSamples: 10_000_000, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true, Parser: newParser(),
 		}),
-		// The bridge tells some times of its own clock, so that this one begins there.
 		now: time.Now(),
 	}
+	p.scrapes = []moment{{p.now, p.now}}
 	t.Cleanup(func() {
 		if err := errors.Join(p.engine.Close(), db.Close()); err != nil {
 			t.Errorf("closing the storage: %v", err)
@@ -108,14 +128,18 @@ func New(t testing.TB, file string, targets ...*Target) *Prometheus {
 	return p
 }
 
+// Watch has it scrape one more target.
+func (p *Prometheus) Watch(target *Target) { p.targets = append(p.targets, target) }
+
 // Scrape scrapes each target once, evaluates the rules, and moves the clock on
 // to the next time.
 func (p *Prometheus) Scrape(ctx context.Context) error {
 	for _, target := range p.targets {
 		if err := p.scrape(ctx, target); err != nil {
-			return fmt.Errorf("scrape of %s: %w", target.Instance, err)
+			return fmt.Errorf("scrape of %s: %w", target.URL, err)
 		}
 	}
+	p.scrapes = append(p.scrapes, moment{time.Now(), p.now})
 	for _, group := range p.groups {
 		group.Eval(ctx, p.now)
 		for _, rule := range group.Rules() {
@@ -142,13 +166,19 @@ func (p *Prometheus) Pass(ctx context.Context, d time.Duration) error {
 func (p *Prometheus) scrape(ctx context.Context, target *Target) error {
 	appender := p.db.Appender(ctx)
 	at := timestamp.FromTime(p.now)
-	body, failed := fetch(ctx, target.URL)
+	body, failed := []byte(nil), errAway
+	if !target.Away {
+		body, failed = fetch(ctx, target.URL)
+	}
 	up, series := 0.0, map[string]labels.Labels{}
 	if failed == nil {
 		up = 1
 		if err := samples(body, func(name labels.Labels, v float64) error {
 			l := labeled(name, target)
 			series[l.String()] = l
+			if strings.HasSuffix(name.Get(model.MetricNameLabel), "_timestamp_seconds") {
+				v = p.made(v)
+			}
 			_, err := appender.Append(0, l, at, v)
 			return err
 		}); err != nil {
@@ -169,6 +199,22 @@ func (p *Prometheus) scrape(ctx context.Context, target *Target) error {
 		return errors.Join(err, appender.Rollback())
 	}
 	return appender.Commit()
+}
+
+var errAway = errors.New("the target is away")
+
+// made is the moment by this Prometheus' clock of one by the targets', both in
+// seconds of Unix time.
+func (p *Prometheus) made(seconds float64) float64 {
+	told := time.UnixMicro(int64(seconds * 1e6))
+	made := p.now
+	if n, _ := slices.BinarySearchFunc(p.scrapes, told, func(m moment, t time.Time) int { return m.real.Compare(t) }); n < len(p.scrapes) {
+		made = p.scrapes[n].made
+	}
+	if told.Before(p.scrapes[0].real) {
+		made = made.Add(told.Sub(p.scrapes[0].real))
+	}
+	return float64(timestamp.FromTime(made)) / 1000
 }
 
 func fetch(ctx context.Context, url string) ([]byte, error) {
@@ -212,11 +258,15 @@ func samples(body []byte, take func(labels.Labels, float64) error) error {
 	}
 }
 
-// labeled is a series as Prometheus has it of a target of the job crbridge.
+// labeled is a series as Prometheus has it of the target.
 func labeled(l labels.Labels, target *Target) labels.Labels {
 	b := labels.NewBuilder(l)
-	b.Set(model.JobLabel, "crbridge")
-	b.Set(model.InstanceLabel, target.Instance)
+	for name, value := range target.Labels {
+		if own := l.Get(name); own != "" {
+			b.Set(model.ExportedLabelPrefix+name, own)
+		}
+		b.Set(name, value)
+	}
 	return b.Labels()
 }
 
