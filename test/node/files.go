@@ -58,16 +58,10 @@ func findFiles(ctx context.Context, progress io.Writer) (files, error) {
 	if len(missing) > 0 {
 		return f, fmt.Errorf("node: not on this machine: %s: `make node-packages` installs what is needed", strings.Join(missing, ", "))
 	}
-	for server, path := range map[servers.Server]*string{
-		servers.Kubelet:               &f.kubelet,
-		servers.KubeControllerManager: &f.controllerManager,
-		servers.KubeScheduler:         &f.scheduler,
-		servers.Kubectl:               &f.kubectl,
-	} {
-		var err error
-		if *path, err = servers.Path(ctx, server, progress); err != nil {
-			return f, err
-		}
+	built, err := servers.Paths(ctx, progress, servers.Kubelet, servers.KubeControllerManager, servers.KubeScheduler, servers.Kubectl)
+	if err != nil {
+		return f, err
 	}
+	f.kubelet, f.controllerManager, f.scheduler, f.kubectl = built[0], built[1], built[2], built[3]
 	return f, nil
 }

@@ -12,8 +12,6 @@
 package servers
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,9 +20,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/crbridge/crbridge/test/flock"
 )
@@ -62,7 +64,7 @@ type source struct {
 	folder  string                        // of the module that pins it, below this package's
 	module  string                        // whose version is the server's
 	main    string                        // the main package
-	takes   string                        // how long the first build takes on two cores
+	takes   time.Duration                 // of the first build, on two cores
 	linkage func(version string) []string // what -ldflags has besides -s -w
 }
 
@@ -71,32 +73,32 @@ func (s Server) source() (source, error) {
 	case KubeAPIServer:
 		return source{
 			folder: "kubernetes", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/kube-apiserver",
-			takes: "about 4 minutes", linkage: kubernetesVersion,
+			takes: 4 * time.Minute, linkage: kubernetesVersion,
 		}, nil
 	case KubeControllerManager, KubeScheduler, Kubelet, Kubectl:
 		return source{
 			folder: "kubernetes", module: "k8s.io/kubernetes", main: "k8s.io/kubernetes/cmd/" + string(s),
-			takes: "about a minute", linkage: kubernetesVersion,
+			takes: 45 * time.Second, linkage: kubernetesVersion,
 		}, nil
 	case Etcd:
 		return source{
 			folder: "etcd", module: "go.etcd.io/etcd/server/v3", main: "go.etcd.io/etcd/server/v3",
-			takes: "about a minute",
+			takes: time.Minute,
 		}, nil
 	case NATSServer:
 		return source{
 			folder: "nats", module: "github.com/nats-io/nats-server/v2", main: "github.com/nats-io/nats-server/v2",
-			takes: "about half a minute",
+			takes: 30 * time.Second,
 		}, nil
 	case Helm:
 		return source{
 			folder: "helm", module: "helm.sh/helm/v4", main: "helm.sh/helm/v4/cmd/helm",
-			takes: "about 2 minutes",
+			takes: 2 * time.Minute,
 		}, nil
 	case NATS:
 		return source{
 			folder: "natscli", module: "github.com/nats-io/natscli", main: "github.com/nats-io/natscli/nats",
-			takes: "about a minute",
+			takes: time.Minute,
 		}, nil
 	default:
 		return source{}, fmt.Errorf("unknown server %q", string(s))
@@ -120,39 +122,67 @@ func kubernetesVersion(version string) []string {
 	return flags
 }
 
-// Path returns the path of s's executable, and builds it first if it is not in
-// the cache. What it does meanwhile is told on progress, which may be nil.
+// Path returns the path of s's executable, as Paths does.
+func Path(ctx context.Context, s Server, progress io.Writer) (string, error) {
+	paths, err := Paths(ctx, progress, s)
+	if err != nil {
+		return "", err
+	}
+	return paths[0], nil
+}
+
+// Paths returns the paths of the executables, in the order of their names, and
+// builds first those that are not in the cache. What it does meanwhile is told
+// on progress, which may be nil. Those of one module are built at once: while one
+// is linked, which keeps one core busy, another is compiled.
 //
 // kube-apiserver and etcd are taken from the directory that KUBEBUILDER_ASSETS
 // names, if it is set; that one of them is not there is an error then. The other
 // parts of Kubernetes are never in it.
-func Path(ctx context.Context, s Server, progress io.Writer) (string, error) {
+func Paths(ctx context.Context, progress io.Writer, all ...Server) ([]string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
-	if dir := os.Getenv(assetsEnv); dir != "" && (s == KubeAPIServer || s == Etcd) {
-		return asset(dir, s)
+	paths := make([]string, len(all))
+	var folders []string // in the order in which they are asked for
+	missing := map[string][]Server{}
+	for i, s := range all {
+		if dir := os.Getenv(assetsEnv); dir != "" && (s == KubeAPIServer || s == Etcd) {
+			var err error
+			if paths[i], err = asset(dir, s); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		src, err := s.source()
+		if err != nil {
+			return nil, err
+		}
+		if paths[i], err = cached(ctx, s, src); err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		if isExecutable(paths[i]) || slices.Contains(missing[src.folder], s) {
+			continue
+		}
+		if missing[src.folder] == nil {
+			folders = append(folders, src.folder)
+		}
+		missing[src.folder] = append(missing[src.folder], s)
 	}
-	src, err := s.source()
-	if err != nil {
-		return "", err
+	for _, folder := range folders {
+		if err := buildOnce(ctx, missing[folder], progress); err != nil {
+			return nil, fmt.Errorf("%s: %w", names(missing[folder]), err)
+		}
 	}
-	root, err := testModule()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", s, err)
+	return paths, nil
+}
+
+func names(all []Server) string {
+	var list []string
+	for _, s := range all {
+		list = append(list, string(s))
 	}
-	dir := filepath.Join(root, "servers", src.folder)
-	target, err := cached(ctx, s, dir)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", s, err)
-	}
-	if isExecutable(target) {
-		return target, nil
-	}
-	if err := buildOnce(ctx, s, src, dir, target, progress); err != nil {
-		return "", fmt.Errorf("%s: %w", s, err)
-	}
-	return target, nil
+	return strings.Join(list, ", ")
 }
 
 func asset(dir string, s Server) (string, error) {
@@ -168,7 +198,11 @@ func asset(dir string, s Server) (string, error) {
 
 // cached returns where s's executable is, or will be: its folder's name has a
 // hash of everything that decides what the executable is.
-func cached(ctx context.Context, s Server, dir string) (string, error) {
+func cached(ctx context.Context, s Server, src source) (string, error) {
+	dir, err := moduleDir(src)
+	if err != nil {
+		return "", err
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("no place for built servers: %w", err)
@@ -190,44 +224,94 @@ func cached(ctx context.Context, s Server, dir string) (string, error) {
 	return filepath.Join(cache, "crbridge", "servers", key, string(s)), nil
 }
 
-// buildOnce builds s at target, unless another process does so while it waits.
-func buildOnce(ctx context.Context, s Server, src source, dir, target string, progress io.Writer) (err error) {
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+// moduleDir is the folder of the module that pins a server.
+func moduleDir(src source) (string, error) {
+	root, err := testModule()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(root, "servers", src.folder), nil
+}
+
+// buildOnce builds servers of one module, unless another process does so while it
+// waits.
+func buildOnce(ctx context.Context, all []Server, progress io.Writer) error {
+	src, err := all[0].source()
+	if err != nil {
 		return err
 	}
-	unlock, err := flock.Lock(ctx, target+".lock", func() {
-		fmt.Fprintf(progress, "%s: another process is building it; waiting\n", s)
+	dir, err := moduleDir(src)
+	if err != nil {
+		return err
+	}
+	target, err := cached(ctx, all[0], src)
+	if err != nil {
+		return err
+	}
+	to := filepath.Dir(target)
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	unlock, err := flock.Lock(ctx, filepath.Join(to, "lock"), func() {
+		fmt.Fprintf(progress, "%s: another process is building; waiting\n", names(all))
 	})
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if isExecutable(target) {
+
+	var packages []string
+	var takes time.Duration
+	missing := slices.DeleteFunc(slices.Clone(all), func(s Server) bool { return isExecutable(filepath.Join(to, string(s))) })
+	for _, s := range missing {
+		src, err := s.source()
+		if err != nil {
+			return err
+		}
+		packages, takes = append(packages, src.main), takes+src.takes
+	}
+	if len(missing) == 0 {
 		return nil
 	}
-
 	version, err := goOutput(ctx, dir, "list", "-mod=readonly", "-m", "-f", "{{.Version}}", src.module)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "%s %s: building (the first time takes %s; kept in %s)\n", s, version, src.takes, filepath.Dir(target))
+	name := names(missing) + " " + version
+	fmt.Fprintf(progress, "%s: building (the first time takes about %.1f minutes; kept in %s)\n", name, takes.Minutes(), to)
 	linkage := []string{"-s", "-w"}
 	if src.linkage != nil {
 		linkage = append(linkage, src.linkage(version)...)
 	}
-	// A build that is cut short leaves this file; the next one overwrites it,
+	// A build that is cut short leaves this folder; the next one uses it again,
 	// under the same lock.
-	partial := target + ".partial"
-	err = goBuild(ctx, goBuildOptions{
-		name: string(s) + " " + version,
-		dir:  dir,
-		env:  buildEnv(),
-		args: []string{"-mod=readonly", "-trimpath", "-ldflags=" + strings.Join(linkage, " "), "-o", partial, src.main},
-	}, progress)
-	if err != nil {
+	partial := filepath.Join(to, "partial")
+	if err := os.MkdirAll(partial, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(partial, target)
+	args := []string{"-mod=readonly", "-trimpath", "-ldflags=" + strings.Join(linkage, " "), "-o", partial + string(filepath.Separator)}
+	if err := goBuild(ctx, goBuildOptions{name: name, dir: dir, env: buildEnv(), args: append(args, packages...)}, progress); err != nil {
+		return err
+	}
+	for i, s := range missing {
+		// go build names an executable after its package's path.
+		if err := os.Rename(filepath.Join(partial, executable(packages[i])), filepath.Join(to, string(s))); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(partial)
+}
+
+// major is the last element of the path of a module from its second major version
+// on.
+var major = regexp.MustCompile(`^v[0-9]+$`)
+
+// executable is what go build calls the executable of a main package.
+func executable(pkg string) string {
+	if major.MatchString(path.Base(pkg)) {
+		pkg = path.Dir(pkg)
+	}
+	return path.Base(pkg)
 }
 
 // recipe names the way in which buildOnce builds; it is part of the cache's
@@ -240,120 +324,6 @@ const recipe = "1: CGO_ENABLED=0 -trimpath -s -w"
 func buildEnv() []string {
 	return append(os.Environ(),
 		"CGO_ENABLED=0", "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
-}
-
-// BuildBridge builds cmd/bridge of the tree that the working directory is in,
-// puts it into dir and returns its path. The flags are added to go build's, for
-// example -race. What it does is told on progress, which may be nil.
-func BuildBridge(ctx context.Context, dir string, progress io.Writer, flags ...string) (string, error) {
-	if progress == nil {
-		progress = io.Discard
-	}
-	root, err := testModule()
-	if err != nil {
-		return "", fmt.Errorf("bridge: %w", err)
-	}
-	path, err := filepath.Abs(filepath.Join(dir, "bridge"))
-	if err != nil {
-		return "", fmt.Errorf("bridge: %w", err)
-	}
-	err = goBuild(ctx, goBuildOptions{
-		name: "bridge",
-		dir:  filepath.Dir(root),
-		env:  append(os.Environ(), "GOWORK=off"),
-		args: append(append([]string{"-mod=readonly"}, flags...), "-o", path, "./cmd/bridge"),
-	}, progress)
-	if err != nil {
-		return "", fmt.Errorf("bridge: %w", err)
-	}
-	return path, nil
-}
-
-// BuildBridgeOf builds cmd/bridge as it was at a commit of the repository that
-// the working directory is in, puts it into dir and returns its path. A clone
-// that is too shallow to have the commit is an error.
-func BuildBridgeOf(ctx context.Context, commit, dir string, progress io.Writer) (string, error) {
-	root, err := testModule()
-	if err != nil {
-		return "", fmt.Errorf("bridge of %s: %w", commit, err)
-	}
-	sources := filepath.Join(dir, "sources")
-	if err := extract(ctx, filepath.Dir(root), commit, sources); err != nil {
-		return "", fmt.Errorf("bridge of %s: %w", commit, err)
-	}
-	path, err := filepath.Abs(filepath.Join(dir, "bridge"))
-	if err != nil {
-		return "", fmt.Errorf("bridge of %s: %w", commit, err)
-	}
-	err = goBuild(ctx, goBuildOptions{
-		name: "bridge of " + commit,
-		dir:  sources,
-		env:  append(os.Environ(), "GOWORK=off"),
-		args: []string{"-mod=readonly", "-buildvcs=false", "-o", path, "./cmd/bridge"},
-	}, progress)
-	if err != nil {
-		return "", fmt.Errorf("bridge of %s: %w", commit, err)
-	}
-	return path, nil
-}
-
-// extract writes the tree of a commit to a folder.
-func extract(ctx context.Context, repository, commit, to string) error {
-	archive := exec.CommandContext(ctx, "git", "archive", "--format=tar", commit, "go.mod", "go.sum", "cmd", "internal", "pkg")
-	archive.Dir = repository
-	var said bytes.Buffer
-	archive.Stderr = &said
-	content, err := archive.Output()
-	if err != nil {
-		return fmt.Errorf("git archive in %s: %w: %s(it takes a clone with the whole history: git fetch --unshallow)", repository, err, said.String())
-	}
-	for r := tar.NewReader(bytes.NewReader(content)); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if header.Typeflag != tar.TypeReg || !filepath.IsLocal(header.Name) {
-			continue
-		}
-		path := filepath.Join(to, header.Name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-			return err
-		}
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(file, r)
-		if err := errors.Join(err, file.Close()); err != nil {
-			return err
-		}
-	}
-}
-
-// BuildProgram builds a program of the test module for this machine, static,
-// from the package at that path below the module's folder, such as "node/init",
-// and puts it at target.
-func BuildProgram(ctx context.Context, target, pkg string, progress io.Writer) error {
-	if progress == nil {
-		progress = io.Discard
-	}
-	root, err := testModule()
-	if err != nil {
-		return fmt.Errorf("%s: %w", pkg, err)
-	}
-	err = goBuild(ctx, goBuildOptions{
-		name: pkg,
-		dir:  root,
-		env:  buildEnv(),
-		args: []string{"-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o", target, "./" + pkg},
-	}, progress)
-	if err != nil {
-		return fmt.Errorf("%s: %w", pkg, err)
-	}
-	return nil
 }
 
 // testModule returns the directory of the module that this package is in. It is

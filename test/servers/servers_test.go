@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestAssets(t *testing.T) {
@@ -60,8 +63,46 @@ func TestBuiltOnce(t *testing.T) {
 	if err != nil || third != first.path || progress.Len() > 0 {
 		t.Errorf("asked again: %q, %v, %s", third, err, progress.String())
 	}
-	if partial, _ := filepath.Glob(filepath.Join(filepath.Dir(third), "*.partial")); partial != nil {
-		t.Errorf("left: %q", partial)
+	if partial := filepath.Join(filepath.Dir(third), "partial"); exists(partial) {
+		t.Errorf("%s is left", partial)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// TestPaths: several are asked for at once, of which one is in the cache, and one
+// is named twice.
+func TestPaths(t *testing.T) {
+	cached, err := Path(t.Context(), NATSServer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	etcd := filepath.Join(t.TempDir(), "etcd")
+	if err := os.WriteFile(etcd, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(assetsEnv, filepath.Dir(etcd))
+	paths, err := Paths(t.Context(), nil, Etcd, NATSServer, Etcd)
+	if diff := cmp.Diff([]string{etcd, cached, etcd}, paths); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if _, err := Paths(t.Context(), nil, NATSServer, "apiserver"); err == nil || err.Error() != `unknown server "apiserver"` {
+		t.Errorf("a name that there is not: %v", err)
+	}
+}
+
+func TestExecutable(t *testing.T) {
+	for _, row := range []struct{ why, pkg, want string }{
+		{"a command of a module", "k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"},
+		{"the module itself, of a later major version", "go.etcd.io/etcd/server/v3", "server"},
+		{"a name that begins as a version does", "example.com/cmd/v2ray", "v2ray"},
+	} {
+		if got := executable(row.pkg); got != row.want {
+			t.Errorf("%s: %s, not %s", row.why, got, row.want)
+		}
 	}
 }
 
@@ -90,6 +131,36 @@ func TestBuildOutput(t *testing.T) {
 	}
 	if got, want := output.tail(), "# k8s.io/x\nx.go:1:2: undefined: y"; got != want {
 		t.Errorf("tail %q, want %q", got, want)
+	}
+}
+
+// TestVersionsInCommon: what several modules compile, and takes minutes to, is of
+// the same versions in them, down to what it is made of. Where it is not, go get in
+// the one what the other has; otherwise `make e2e` compiles it once more.
+func TestVersionsInCommon(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		why, pkg string
+		modules  []string // seen from this folder
+	}{
+		{"the bridge, the tests and Helm talk to API servers", "k8s.io/client-go/kubernetes", []string{"../..", "..", "helm"}},
+		{"the tests talk to etcd", "go.etcd.io/etcd/client/v3", []string{"etcd", ".."}},
+	} {
+		var first []string
+		for i, module := range row.modules {
+			out, err := goOutput(t.Context(), module, "list", "-mod=readonly", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", row.pkg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions := strings.Split(out, "\n")
+			slices.Sort(versions)
+			if versions = slices.Compact(versions); i == 0 {
+				first = versions
+			}
+			if diff := cmp.Diff(first, versions); diff != "" {
+				t.Errorf("%s: %s in %s (-%s +%s):\n%s", row.why, row.pkg, module, row.modules[0], module, diff)
+			}
+		}
 	}
 }
 

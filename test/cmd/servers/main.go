@@ -33,12 +33,9 @@ func run(ctx context.Context, names []string, stdout, progress io.Writer) error 
 	for _, name := range names {
 		all = append(all, servers.Server(name))
 	}
-	for _, server := range all {
-		path, err := servers.Path(ctx, server, progress)
-		if err != nil {
-			return err
-		}
+	paths, err := servers.Paths(ctx, progress, all...)
+	for _, path := range paths {
 		fmt.Fprintln(stdout, path)
 	}
-	return nil
+	return err
 }
