@@ -5,6 +5,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Go compiles in one way for all, so that a package which the servers, the bridge,
+# its image and the tests have in common is compiled once.
+export CGO_ENABLED ?= 0
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell go env GOFLAGS)) -trimpath)
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
@@ -44,7 +49,7 @@ help: ## Say what there is
 
 .PHONY: build
 build: ## Build bin/bridge, with its version in it
-	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bridge ./cmd/bridge
+	CGO_ENABLED=0 go build -ldflags "$(LDFLAGS)" -o bin/bridge ./cmd/bridge
 
 # Whoever calls methods by names that are known only at run time, as text/template
 # and html/template do, has the linker keep every exported method of every type in
@@ -52,7 +57,7 @@ build: ## Build bin/bridge, with its version in it
 .PHONY: methods-check
 methods-check: ## Fail if the linker has to keep methods that nobody calls
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -dumpdep' -o "$$dir/bridge" ./cmd/bridge >"$$dir/kept" 2>&1; \
+	CGO_ENABLED=0 go build -ldflags '-s -w -dumpdep' -o "$$dir/bridge" ./cmd/bridge >"$$dir/kept" 2>&1; \
 	grep -q '^main\.main -> ' "$$dir/kept" || { echo "make methods-check: the linker does not tell what main.main keeps" >&2; exit 1; }; \
 	if grep -- '-> .*<ReflectMethod>' "$$dir/kept" >&2; then \
 		echo "make methods-check: these call methods by name, or are kept because something does; the executable has $$(stat -c %s "$$dir/bridge") bytes" >&2; exit 1; \
@@ -157,15 +162,19 @@ test-race: ## Run the same with the race detector (needs a C compiler)
 node-packages: ## Install the Debian packages that make e2e needs, if they are missing (needs root)
 	@test/node/packages.sh
 
-# The packages one after the other, as each has a node of its own. Of the image
-# there are two versions, for an update.
+# The packages one after the other, as each has a node of its own; and each by a
+# go test of its own, as -p 1 would compile on one core. Of the image there are two
+# versions, for an update.
 .PHONY: e2e
 e2e: ## Run the tests on a real single-node Kubernetes (needs Linux and root)
 	@test "$$(id -u)" = 0 || { echo "make e2e: run it as root: a node of Kubernetes makes mounts, namespaces and network links" >&2; exit 1; }
-	@$(MAKE) node-packages servers
-	@go -C test run ./cmd/servers kubelet kube-controller-manager kube-scheduler kubectl helm
+	@$(MAKE) node-packages
+	@go -C test run ./cmd/servers kube-apiserver kubelet kube-controller-manager kube-scheduler kubectl etcd nats-server helm
 	@for version in one two; do $(MAKE) image-local VERSION=$$version IMAGE_DIR=bin/e2e/$$version; done
-	go -C test test -tags cluster -timeout $(E2E_TIMEOUT) -v -p 1 -count=1 ./process ./node/... ./cluster
+	@for package in ./process ./node ./cluster; do \
+		echo "go test $$package"; \
+		go -C test test -tags cluster -timeout $(E2E_TIMEOUT) -v -count=1 "$$package"; \
+	done
 
 .PHONY: lint
 lint: ## Run golangci-lint on all the code, and actionlint on the workflows
