@@ -674,6 +674,12 @@ state: {sink: main}
 		want:    "f:3:28: sinks.main.nats.url: a query or fragment in the URL; write it as in nats://nats.example.com:4222",
 	},
 	{
+		reason:  "a list as other programs of NATS take it; the first of these reads as a URL",
+		content: goodCluster + goodRoutes + "sinks: {main: {nats: {url: ['nats://a,b:4222', 'nats://a:4222,nats://b:4222']}}}\n",
+		want: "f:3:29: sinks.main.nats.url[0]: a comma in the URL; several servers are a list: [nats://a:4222, nats://b:4222]\n" +
+			"f:3:48: sinks.main.nats.url[1]: a comma in the URL; several servers are a list: [nats://a:4222, nats://b:4222]",
+	},
+	{
 		reason:  "urls without a scheme, with a foreign one, without a host, with a bad port",
 		content: goodCluster + goodRoutes + "sinks: {main: {nats: {url: ['nats:4222', nats, 'http://nats', 'nats://', 'nats://nats:70000', '']}}}\n",
 		want: `f:3:29: sinks.main.nats.url[0]: "nats:4222": not a URL with a host; write it as in nats://nats.example.com:4222` + "\n" +

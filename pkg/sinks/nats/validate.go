@@ -90,6 +90,9 @@ func validateURLs(urls settings.OneOrMore, at settings.Path, r settings.Report) 
 		case strings.Contains(raw, "@"):
 			r.Value(one, "a user, password or token in the URL; secrets are never inline: name their files in auth")
 			continue
+		case strings.Contains(raw, ","):
+			r.Value(one, "a comma in the URL; several servers are a list: [nats://a:4222, nats://b:4222]")
+			continue
 		case err != nil:
 			r.Value(one, "not a URL; %s", form)
 			continue
