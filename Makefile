@@ -91,14 +91,11 @@ servers: ## Build kube-apiserver, etcd and nats-server for tests and demo (minut
 commands: ## Build kubectl and Helm for the tests (minutes the first time, then cached)
 	@go -C test run ./cmd/servers kubectl helm
 
-# Rendered aside: a chart that does not render leaves what there is.
 .PHONY: chart
-chart: ## Lint the Helm chart, and render deploy/install.yaml from it
+chart: ## Lint the Helm chart, and render install.yaml and configuration.yaml in deploy/ from it
 	@helm=$$(go -C test run ./cmd/servers helm); \
 	"$$helm" lint --strict deploy/chart -f deploy/install.values.yaml; \
-	rendered=$$(mktemp); trap 'rm -f "$$rendered"' EXIT; \
-	"$$helm" template crbridge deploy/chart -n crbridge-system -f deploy/install.values.yaml >"$$rendered"; \
-	{ echo "# Rendered from deploy/chart by make chart: change that, not this."; cat "$$rendered"; } >deploy/install.yaml
+	hack/manifests deploy "$$helm" deploy/chart
 
 .PHONY: demo
 demo: build servers ## Run the bridge against a real API server and NATS on loopback, until Ctrl-C

@@ -45,8 +45,7 @@ func newApplier(t *testing.T) *applier {
 
 // apply is a server-side apply with strict field validation.
 func (c *applier) apply(ctx context.Context, object *unstructured.Unstructured, dryRun bool) error {
-	kind := object.GroupVersionKind()
-	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	resource, err := c.resource(object)
 	if err != nil {
 		return err
 	}
@@ -58,12 +57,34 @@ func (c *applier) apply(ctx context.Context, object *unstructured.Unstructured, 
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
-	var resource dynamic.ResourceInterface = c.client.Resource(mapping.Resource)
-	if object.GetNamespace() != "" {
-		resource = c.client.Resource(mapping.Resource).Namespace(object.GetNamespace())
-	}
 	_, err = resource.Patch(ctx, object.GetName(), types.ApplyPatchType, body, options)
 	return err
+}
+
+// get is the object as the API server has it.
+func (c *applier) get(t *testing.T, object *unstructured.Unstructured) *unstructured.Unstructured {
+	t.Helper()
+	resource, err := c.resource(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := resource.Get(t.Context(), object.GetName(), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return there
+}
+
+func (c *applier) resource(object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
+	kind := object.GroupVersionKind()
+	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		return nil, err
+	}
+	if object.GetNamespace() != "" {
+		return c.client.Resource(mapping.Resource).Namespace(object.GetNamespace()), nil
+	}
+	return c.client.Resource(mapping.Resource), nil
 }
 
 // namespace makes a namespace, unless it is there.

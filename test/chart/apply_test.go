@@ -3,11 +3,11 @@
 package chart_test
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -65,7 +65,7 @@ networkPolicy:
   extraEgress: [{ports: [{protocol: TCP, port: 4223}]}]
 resources: {limits: {memory: 1Gi}}
 podAnnotations: {example.com/a: b}
-podLabels: {example.com/a: b}
+podLabels: {example.com/a: b, app.kubernetes.io/name: other}
 nodeSelector: {kubernetes.io/os: linux}
 tolerations: [{key: a, operator: Exists}]
 affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: a, operator: Exists}]}}]}}
@@ -102,15 +102,11 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestInstall has the API server judge deploy/install.yaml, as `kubectl apply`
-// would.
+// TestInstall has the API server judge deploy/install.yaml and configuration.yaml,
+// as `kubectl apply` would.
 func TestInstall(t *testing.T) {
 	t.Parallel()
-	content, err := os.ReadFile(install)
-	if err != nil {
-		t.Fatal(err)
-	}
-	objects := objectsIn(t, string(content))
+	objects := append(read(t, install), read(t, example)...)
 	if first := objects[0].GetKind(); first != "Namespace" {
 		t.Errorf("%s comes before the Namespace that it is in", first)
 	}
@@ -119,6 +115,31 @@ func TestInstall(t *testing.T) {
 	}
 	accepted(t, objects)
 
+	t.Run("an upgrade leaves the user's configuration and rights", func(t *testing.T) {
+		t.Parallel()
+		c := newApplier(t)
+		var changed []*unstructured.Unstructured
+		for _, object := range read(t, example) {
+			object.SetAnnotations(map[string]string{"example.com/changed": "by the user"})
+			if object.GetKind() == "ConfigMap" {
+				object.Object["data"] = map[string]any{"config.yaml": "the user's"}
+			}
+			if err := c.apply(t.Context(), object, false); err != nil {
+				t.Fatal(err)
+			}
+			changed = append(changed, c.get(t, object))
+		}
+		for _, object := range read(t, install) {
+			if err := c.apply(t.Context(), object, false); err != nil {
+				t.Errorf("%s %s: %v", object.GetKind(), object.GetName(), err)
+			}
+		}
+		for _, before := range changed {
+			if diff := cmp.Diff(before, c.get(t, before)); diff != "" {
+				t.Errorf("%s %s (-before +after):\n%s", before.GetKind(), before.GetName(), diff)
+			}
+		}
+	})
 	t.Run("what is not restricted is refused", func(t *testing.T) {
 		t.Parallel()
 		// Without this the absence of warnings would prove nothing.

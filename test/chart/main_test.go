@@ -5,7 +5,7 @@
 package chart_test
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +17,8 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
 
 	"github.com/crbridge/crbridge/test/controlplane"
 	"github.com/crbridge/crbridge/test/servers"
@@ -27,6 +28,7 @@ import (
 const (
 	chart         = "../../deploy/chart"
 	install       = "../../deploy/install.yaml"
+	example       = "../../deploy/configuration.yaml"
 	installValues = "../../deploy/install.values.yaml"
 )
 
@@ -69,37 +71,54 @@ func command(t *testing.T, stdin, path string, args ...string) (stdout string, e
 }
 
 // render is what `helm template` makes of values.
-func render(t *testing.T, release, namespace, values string) ([]*unstructured.Unstructured, error) {
+func render(t *testing.T, release, namespace, values string, args ...string) ([]*unstructured.Unstructured, error) {
 	t.Helper()
-	text, err := command(t, values, helmPath, "template", release, chart, "--namespace", namespace, "--values", "-")
+	text, err := command(t, values, helmPath, append([]string{"template", release, chart, "--namespace", namespace, "--values", "-"}, args...)...)
 	if err != nil {
 		return nil, err
 	}
 	return objectsIn(t, text), nil
 }
 
-func mustRender(t *testing.T, release, namespace, values string) []*unstructured.Unstructured {
+func mustRender(t *testing.T, release, namespace, values string, args ...string) []*unstructured.Unstructured {
 	t.Helper()
-	objects, err := render(t, release, namespace, values)
+	objects, err := render(t, release, namespace, values, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return objects
 }
 
+// objectsIn reads the objects of a file, in which a key that is there twice is an
+// error, as it is for the API server.
 func objectsIn(t *testing.T, text string) (objects []*unstructured.Unstructured) {
 	t.Helper()
-	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096); ; {
-		var object unstructured.Unstructured
-		if err := d.Decode(&object); errors.Is(err, io.EOF) {
+	for documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text))); ; {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
 			return objects
-		} else if err != nil {
-			t.Fatal(err)
+		}
+		var object unstructured.Unstructured
+		if err == nil {
+			err = yaml.UnmarshalStrict(document, &object.Object)
+		}
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, document)
 		}
 		if object.Object != nil { // a document of comments alone
 			objects = append(objects, &object)
 		}
 	}
+}
+
+// read reads the objects of a file of the repository.
+func read(t *testing.T, path string) []*unstructured.Unstructured {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objectsIn(t, string(content))
 }
 
 // only is the one object of the kind.

@@ -11,22 +11,100 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
 
-// TestInstallIsRendered shows that deploy/install.yaml is what the chart makes.
+// TestInstallIsRendered shows that deploy/install.yaml and configuration.yaml are
+// what the chart makes: the second the configuration and the rights that follow
+// from it, the first all the rest.
 func TestInstallIsRendered(t *testing.T) {
 	values, err := os.ReadFile(installValues)
 	if err != nil {
 		t.Fatal(err)
 	}
-	there, err := os.ReadFile(install)
-	if err != nil {
-		t.Fatal(err)
+	rendered := map[string][]*unstructured.Unstructured{}
+	for _, object := range mustRender(t, "crbridge", "crbridge-system", string(values)) {
+		file := install
+		if object.GetKind() == "ConfigMap" || object.GroupVersionKind().Group == rbacv1.GroupName {
+			file = example
+		}
+		rendered[file] = append(rendered[file], object)
 	}
-	rendered := mustRender(t, "crbridge", "crbridge-system", string(values))
-	if diff := cmp.Diff(objectsIn(t, string(there)), rendered); diff != "" {
-		t.Errorf("run make chart (-there +rendered):\n%s", diff)
+	for _, file := range []string{install, example} {
+		if diff := cmp.Diff(read(t, file), rendered[file]); diff != "" {
+			t.Errorf("%s: run make chart (-there +rendered):\n%s", file, diff)
+		}
+	}
+}
+
+// TestRepeated shows that what the values repeat of the chart's own labels and
+// annotations is there once, and who has the say.
+func TestRepeated(t *testing.T) {
+	t.Parallel()
+	objects := mustRender(t, "crbridge", "crbridge-system", `
+podLabels: {app.kubernetes.io/name: other, team: shop}
+podAnnotations: {crbridge.dev/needs-restart: never, kubectl.kubernetes.io/default-container: proxy, team: shop}
+service: {annotations: {prometheus.io/port: "9999", prometheus.io/scrape: "true"}}
+serviceMonitor: {enabled: true, labels: {app.kubernetes.io/instance: prometheus}}
+`+external)
+	pod := podOf(t, only(t, objects, "Deployment"))
+	for _, row := range []struct{ why, got, want string }{
+		{"by it the Deployment finds its pods", pod.GetLabels()["app.kubernetes.io/name"], "crbridge"},
+		{"another label", pod.GetLabels()["team"], "shop"},
+		{"another annotation", pod.GetAnnotations()["team"], "shop"},
+		{"a container that something else puts into the pod", pod.GetAnnotations()["kubectl.kubernetes.io/default-container"], "proxy"},
+		{"a port in front of the bridge's", only(t, objects, "Service").GetAnnotations()["prometheus.io/port"], "9999"},
+		{"by it a Prometheus chooses", only(t, objects, "ServiceMonitor").GetLabels()["app.kubernetes.io/instance"], "prometheus"},
+	} {
+		if row.got != row.want {
+			t.Errorf("%s: %q, not %q", row.why, row.got, row.want)
+		}
+	}
+	if pod.GetAnnotations()["crbridge.dev/needs-restart"] == "never" {
+		t.Error("a changed configuration would not replace the pods")
+	}
+}
+
+// TestResizePolicy shows that it is there where the API server keeps it: an older
+// one drops the field, and what is there is never what was applied.
+func TestResizePolicy(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]bool{"1.29.0": false, "v1.32.9-gke.100": false, "1.33.0": true, "v1.33.1-eks-1": true} {
+		pod := podOf(t, only(t, mustRender(t, "crbridge", "crbridge-system", external, "--kube-version", version), "Deployment"))
+		containers, _, err := unstructured.NestedSlice(pod.Object, "spec", "containers")
+		if err != nil || len(containers) != 1 {
+			t.Fatalf("%d containers: %v", len(containers), err)
+		}
+		if _, got := containers[0].(map[string]any)["resizePolicy"]; got != want {
+			t.Errorf("Kubernetes %s: resizePolicy is there: %v, not %v", version, got, want)
+		}
+	}
+}
+
+// TestServicesLeadToThePod shows that each Service leads to the pod whether it is
+// ready or not: a bridge that waits for the API server is not, and its metrics and
+// its NATS server are wanted then as well.
+func TestServicesLeadToThePod(t *testing.T) {
+	t.Parallel()
+	services := 0
+	for _, mode := range modes {
+		if mode.name != "embedded" {
+			continue
+		}
+		for _, object := range mustRender(t, mode.name, "crbridge-system", mode.values) {
+			if object.GetKind() != "Service" {
+				continue
+			}
+			services++
+			if always, _, _ := unstructured.NestedBool(object.Object, "spec", "publishNotReadyAddresses"); !always {
+				t.Errorf("Service %s leads to a pod that is ready only", object.GetName())
+			}
+		}
+	}
+	if services != 2 {
+		t.Errorf("%d Services, not 2", services)
 	}
 }
 
@@ -87,6 +165,8 @@ func TestRefused(t *testing.T) {
 		{"a value that there is not", "config: {" + good + ", log: {level: loud}}", "at '/config/log/level': value must be one of"},
 		{"a value of the chart that there is not", "replica: 1\nconfig: {" + good + "}", "at '': additional properties 'replica' not allowed"},
 		{"a digest that is none", "image: {digest: latest}\nconfig: {" + good + "}", "at '/image/digest': 'latest' does not match pattern"},
+		{"a size that is none", "persistence: {size: 12 GB}\nconfig: {" + good + "}", "at '/persistence/size': '12 GB' does not match pattern"},
+		{"several servers in one URL", "config: {cluster: demo, " + routes + ", sinks: {main: {nats: {url: 'nats://a:4222,nats://b:4333', jetstream: {stream: K8S}}}}}", "config.sinks.main.nats.url: a comma in the URL; several servers are a list: [nats://a:4222, nats://b:4222]"},
 		{"several that do not elect", "config: {" + good + ", leaderElection: {enabled: false}}", "at '/config/leaderElection/enabled': value must be true"},
 		{"election, with a server that is one bridge's", "replicas: 1\nconfig: {" + embedded("/var/lib/crbridge") + ", leaderElection: {enabled: true}}", "at '/config/leaderElection/enabled': value must be false"},
 		{"several, each with a server of its own", "config: {" + embedded("/var/lib/crbridge") + "}", "at '/replicas': maximum: got 2, want 1"},

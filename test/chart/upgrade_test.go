@@ -105,8 +105,28 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestEventsOutliveTheRelease shows that the volume of an embedded server
-// and stays when the release goes.
+// TestNamespaceOutlivesTheRelease shows that a namespace which the chart has taken
+// over stays when the release goes, with all that others have in it.
+func TestNamespaceOutlivesTheRelease(t *testing.T) {
+	t.Parallel()
+	r := newRelease(t, "home")
+	if err := r.helm(t, "createNamespace: true\n"+external, "upgrade", "--install", r.name, chart, "--values", "-", "--take-ownership"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.helm(t, "", "uninstall", r.name); err != nil {
+		t.Fatal(err)
+	}
+	namespace, err := r.client.CoreV1().Namespaces().Get(t.Context(), r.namespace, metav1.GetOptions{})
+	if err != nil || namespace.DeletionTimestamp != nil {
+		t.Errorf("namespace %s: %v, deleted %v", r.namespace, err, namespace.DeletionTimestamp)
+	}
+	if _, err := r.client.AppsV1().Deployments(r.namespace).Get(t.Context(), "home-crbridge", metav1.GetOptions{}); err == nil {
+		t.Error("the Deployment has outlived it as well")
+	}
+}
+
+// TestEventsOutliveTheRelease shows that the volume of an embedded server stays
+// when the release goes.
 func TestEventsOutliveTheRelease(t *testing.T) {
 	t.Parallel()
 	r := newRelease(t, "kept")

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,35 +24,18 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// TestInstall does what README says of a cluster: deploy/install.yaml, with
-// another image and another NATS, a CRD and its objects by kubectl, and a
-// subscriber outside that gets their events. The namespace enforces the
-// restricted policy.
+// TestInstall does what README says of a cluster: deploy/install.yaml and
+// configuration.yaml, with another image and another NATS, a CRD and its objects by
+// kubectl, and a subscriber outside that gets their events. The namespace enforces
+// the restricted policy.
 func TestInstall(t *testing.T) {
 	w := newWorld(t, "crbridge-system")
-	manifests, err := os.ReadFile("../../deploy/install.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	edited := string(manifests)
-	for _, edit := range [][2]string{
-		{"nats://nats.nats.svc:4222", w.NATS.URL()},
-		{"imagePullPolicy: IfNotPresent", "imagePullPolicy: Never"},
-	} {
-		if !strings.Contains(edited, edit[0]) {
-			t.Fatalf("deploy/install.yaml has no %q", edit[0])
-		}
-		edited = strings.ReplaceAll(edited, edit[0], edit[1])
-	}
-	lines := strings.Split(edited, "\n")
-	for i, line := range lines {
-		if before, _, is := strings.Cut(line, "image: "); is {
-			lines[i] = before + "image: " + repository + ":one"
-		}
-	}
-	file := t.TempDir() + "/install.yaml"
-	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
-		t.Fatal(err)
+	image := regexp.MustCompile(`image: .*`)
+	install := edited(t, "install.yaml", "imagePullPolicy: IfNotPresent", "imagePullPolicy: Never")
+	install = image.ReplaceAllString(install, "image: "+repository+":one")
+	files := []string{
+		write(t, "install.yaml", install),
+		write(t, "configuration.yaml", edited(t, "configuration.yaml", "nats://nats.nats.svc:4222", w.NATS.URL())),
 	}
 	connection, err := nats.Connect(w.NATS.URL())
 	if err != nil {
@@ -63,7 +48,7 @@ func TestInstall(t *testing.T) {
 	}
 
 	began := time.Now()
-	w.kubectl(t, nil, "apply", "-f", file)
+	w.kubectl(t, nil, "apply", "-f", files[0], "-f", files[1])
 	w.kubectl(t, nil, "rollout", "status", "-n", w.namespace, "deployment/crbridge", "--timeout=2m")
 	t.Logf("rolled out %v after kubectl apply", time.Since(began).Round(100*time.Millisecond))
 	namespace, err := w.Clientset().CoreV1().Namespaces().Get(t.Context(), w.namespace, metav1.GetOptions{})
@@ -101,14 +86,33 @@ func TestInstall(t *testing.T) {
 	t.Run("one right less", func(t *testing.T) { w.rightLess(t) })
 }
 
+// edited is a file of deploy/ with something else in it.
+func edited(t *testing.T, name, old, instead string) string {
+	t.Helper()
+	content, err := os.ReadFile("../../deploy/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(content), old) {
+		t.Fatalf("deploy/%s has no %q", name, old)
+	}
+	return strings.ReplaceAll(string(content), old, instead)
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // kubectl runs kubectl, which must succeed.
 func (w *world) kubectl(t *testing.T, stdin []byte, args ...string) string {
 	t.Helper()
 	if stdin != nil {
-		file := t.TempDir() + "/stdin"
-		if err := os.WriteFile(file, stdin, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		file := write(t, "stdin", string(stdin))
 		for i, arg := range args {
 			if arg == "-" {
 				args[i] = file

@@ -54,7 +54,7 @@ var table = []row{
 	{document: "docs/subscribing.md", begins: "cd examples/javascript && npm ci && node subscriber.js --server nats://127.0.0.1:4222", not: "make test-readers runs it, which has Node"},
 
 	{document: "docs/deploy.md", begins: "docker build --build-arg VERSION=$(git describe --tags --always) --build-arg COMMIT=$(git rev-parse HEAD) -t REGISTRY/bridge:TAG .", not: noDocker},
-	{document: "docs/deploy.md", begins: "kubectl apply -f deploy/install.yaml", ends: true, prints: []string{`namespace/crbridge-system (created|configured)`, `deployment\.apps/crbridge created`}},
+	{document: "docs/deploy.md", begins: "kubectl apply -f deploy/install.yaml -f deploy/configuration.yaml", ends: true, prints: []string{`namespace/crbridge-system (created|configured)`, `deployment\.apps/crbridge created`}},
 	{document: "docs/deploy.md", begins: "bridge rbac --config config.yaml | kubectl apply -f -", ends: true, prints: []string{`clusterrole\S+/crbridge (configured|unchanged)`}},
 	{document: "docs/deploy.md", begins: "kubectl -n crbridge-system create configmap crbridge --from-file=config.yaml --dry-run=client -o yaml | kubectl apply -f -", ends: true, prints: []string{`configmap/crbridge configured`}},
 	{document: "docs/deploy.md", begins: "kubectl create namespace crbridge-system", not: "by now the namespace is there, with what kubectl made; README.md's lines for Helm are run"},

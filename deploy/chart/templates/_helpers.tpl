@@ -86,6 +86,11 @@ An address that cannot work in a pod is an error here.
 {{- with $sink.http -}}{{- $urls = append $urls .url -}}{{- end -}}
 {{- with $sink.nats -}}
 {{- with .url -}}{{- $urls = kindIs "slice" . | ternary . (list .) -}}{{- end -}}
+{{- range $urls -}}
+{{- if contains "," . -}}
+{{- fail (printf "config.sinks.%s.nats.url: a comma in the URL; several servers are a list: [nats://a:4222, nats://b:4222]" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- with .embedded -}}
 {{- $below := printf "%s/" (trimSuffix "/" $.Values.persistence.mountPath) -}}
 {{- if not (hasPrefix $below (printf "%s/" (clean .dir))) -}}

@@ -2,18 +2,12 @@
 {{- $facts := include "crbridge.facts" . | fromJson -}}
 {{- include "crbridge.checkSecrets" . -}}
 metadata:
-  labels:
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- include "crbridge.selector" . | nindent 4 }}
+  {{- /* What the values repeat of the chart's own is in it once. The selector's stay. */}}
+  labels: {{- merge (include "crbridge.selector" . | fromYaml) .Values.podLabels | toYaml | nindent 4 }}
   annotations:
-    kubectl.kubernetes.io/default-container: bridge
     # Only what needs a restart: anything else is reloaded in place.
     crbridge.dev/needs-restart: {{ pick (include "crbridge.config" . | fromJson) "cluster" "health" "leaderElection" "server" "state" | toJson | sha256sum | trunc 16 | quote }}
-    {{- with .Values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- merge (omit .Values.podAnnotations "crbridge.dev/needs-restart") (dict "kubectl.kubernetes.io/default-container" "bridge") | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "crbridge.serviceAccount" . | quote }}
   automountServiceAccountToken: false # see the volume service-account
@@ -111,10 +105,13 @@ spec:
       # GOMEMLIMIT and GOMAXPROCS need no variables: the bridge sets the first to
       # 0.9 of the memory limit, and the second follows the CPU limit.
       resources: {{- toYaml .Values.resources | nindent 8 }}
+      {{- /* An API server before 1.33 drops it: what is there would differ from what was applied, for ever. */}}
+      {{- if semverCompare ">=1.33.0-0" .Capabilities.KubeVersion.Version }}
       # Where a pod is resized in place: the memory limit is read at the start.
       resizePolicy:
         - resourceName: memory
           restartPolicy: RestartContainer
+      {{- end }}
       securityContext:
         allowPrivilegeEscalation: false
         readOnlyRootFilesystem: true
