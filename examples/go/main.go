@@ -139,7 +139,8 @@ type subscriber struct {
 //
 // So handle an event in such a way that a second time does no harm. It is
 // enough to keep, together with what you make of it, the event's uid, route and
-// sequence, and to skip what is not newer.
+// sequence, and to skip what is older; docs/subscribing.md says what else there is
+// to know of an operator's resync and of a cluster that was restored.
 func (s *subscriber) take(m jetstream.Msg) {
 	e, err := decode(m)
 	if err != nil {

@@ -1,7 +1,6 @@
 package events
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -375,9 +374,12 @@ func checkIdentity(o Origin, c Change) error {
 }
 
 const (
-	// resyncSuffix and the number of a requested resync end the ids of its events,
-	// and of all that come after it where it went on in another history.
+	// resyncSuffix and the number of a requested resync end the ids of its events.
 	resyncSuffix = ".r"
+	// historySuffix and the number of the resync that went on in another history
+	// end the ids of all other events since. A suffix of its own, as an object's
+	// version may be told as news and again by the same resync.
+	historySuffix = ".h"
 	// selectedSuffix and the resource version of the list end the ids of events
 	// that tell of an object which has not changed, because the route's
 	// selection has.
@@ -391,8 +393,11 @@ func id(o Origin, c Change, version string) string {
 		version = "deleted"
 	}
 	id := c.UID + "." + version + "." + o.Route
-	if resync := cmp.Or(c.Resync, o.History); resync != 0 {
-		id += resyncSuffix + strconv.FormatUint(resync, 10)
+	switch {
+	case c.Resync != 0:
+		id += resyncSuffix + strconv.FormatUint(c.Resync, 10)
+	case o.History != 0:
+		id += historySuffix + strconv.FormatUint(o.History, 10)
 	}
 	if c.Listed != 0 {
 		id += selectedSuffix + strconv.FormatUint(c.Listed, 10)
@@ -400,20 +405,23 @@ func id(o Origin, c Change, version string) string {
 	return id
 }
 
-// Suffixes are the numbers that an id of a route's event ends in: that of
-// Change.Resync, or of Origin.History, and that of Change.Listed. They are 0
-// where it has none.
+// Suffixes are the numbers that an id of a route's event ends in, those of
+// Change.Resync and Change.Listed; 0 where it has none.
 func Suffixes(id, route string) (resync, listed uint64) {
 	_, rest, _ := strings.Cut(id, ".")  // behind the uid
 	_, rest, _ = strings.Cut(rest, ".") // and the version
 	rest, _ = strings.CutPrefix(rest, route)
-	if number, found := strings.CutPrefix(rest, resyncSuffix); found {
-		digits := strings.IndexByte(number+".", '.')
-		resync, _ = strconv.ParseUint(number[:digits], 10, 64)
-		rest = number[digits:]
-	}
-	if number, found := strings.CutPrefix(rest, selectedSuffix); found {
-		listed, _ = strconv.ParseUint(number, 10, 64)
+	for suffix := range strings.SplitSeq(rest, ".") {
+		if suffix == "" {
+			continue
+		}
+		number, _ := strconv.ParseUint(suffix[1:], 10, 64)
+		switch "." + suffix[:1] {
+		case resyncSuffix:
+			resync = number
+		case selectedSuffix:
+			listed = number
+		}
 	}
 	return resync, listed
 }

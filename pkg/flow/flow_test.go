@@ -83,6 +83,10 @@ func describe(e *events.Event) string {
 	if strings.Contains(e.ID(), ".r.r") {
 		flags += fmt.Sprintf(" r%d", resync-later)
 	}
+	if _, number, is := strings.Cut(e.ID(), ".r.h"); is {
+		history, _ := strconv.ParseUint(number, 10, 64)
+		flags += fmt.Sprintf(" h%d", history-later)
+	}
 	if listed != 0 {
 		flags += fmt.Sprintf(" s%d", listed)
 	}

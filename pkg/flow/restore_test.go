@@ -18,6 +18,7 @@ import (
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 // place is a journal whose answers a test can change, and an outbox whose
@@ -76,10 +77,7 @@ func rowOf(e *events.Event) journal.Row {
 	row := journal.Row{Key: e.Subject(), UID: uuid.MustParse(e.Attribute(events.ExtUID)), Version: version, Sent: true, Digest: e.Digest}
 	row.Deselected = e.Attribute("type") == events.Deselected.CloudEvent()
 	row.Gone = row.Deselected || e.Attribute("type") == events.Deleted.CloudEvent()
-	resync, listed := events.Suffixes(e.ID(), "r")
-	if row.Listed = listed; e.Attribute("type") == events.Existing.CloudEvent() {
-		row.Resync = resync
-	}
+	row.Resync, row.Listed = events.Suffixes(e.ID(), "r")
 	return row
 }
 
@@ -254,8 +252,36 @@ func TestIDsOfAnotherHistory(t *testing.T) {
 	r.Changed(ctx, thing("a", "", 15))
 	end(r, time.Minute)
 	p.wait(t, "created ns/a@5", "created ns/b@6", "updated ns/a@11", "deleted ns/b@12", "created ns/lost@13",
-		"existing ns/a@5 r1", "created ns/b@6 r1", "deleted ns/lost@9 inferred r1", "updated ns/a@11 r1",
-		"deleted ns/b@12 r1", "existing ns/a@11 r2", "updated ns/a@15 r1")
+		"existing ns/a@5 r1", "created ns/b@6 h1", "deleted ns/lost@9 inferred h1", "updated ns/a@11 h1",
+		"deleted ns/b@12 h1", "existing ns/a@11 r2", "updated ns/a@15 h1")
+}
+
+// TestIDsWithinAResync shows that what the resync after an etcd was put back tells as
+// news has other ids than what it tells again, where the process ends in the
+// middle of it: the next one tells of some objects both ways.
+func TestIDsWithinAResync(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 10, thing("a", "", 5))
+	r.Changed(ctx, thing("lost", "", 13))
+	r.Condition(&sources.RewoundError{Position: 13, Is: 9})
+	eventually(t, func() bool { return h.flow.Status().State == Blocked })
+	end(r, time.Minute)
+	h.flow.RequestResync(later + 1)
+	r = h.start(ctx)
+	_ = r.ListStarted(ctx, "9")
+	r.Listed(ctx, thing("a", "", 5))
+	r.Listed(ctx, thing("b", "", 6))
+	end(r, time.Minute)
+	h = p.process(t, nil)
+	h.flow.RequestResync(later + 1)
+	r = h.start(ctx)
+	list(ctx, r, 9, thing("a", "", 5), thing("b", "", 7))
+	end(r, time.Minute)
+	p.wait(t, "created ns/a@5", "created ns/lost@13", "existing ns/a@5 r1", "created ns/b@6 h1",
+		"updated ns/b@7 coalesced h1", "existing ns/b@7 r1", "deleted ns/lost@9 inferred h1")
 }
 
 // TestPutBackToBeforeTheCRD shows that etcd which was put back to before there

@@ -169,7 +169,7 @@ func TestListIsOlder(t *testing.T) {
 	r = h.start(ctx)
 	list(ctx, r, 101, thing("a", "", 5), thing("b", "", 50))
 	r.Changed(ctx, thing("a", "", 102))
-	h.out.wait(t, "created ns/a@5", "updated ns/a@11", "existing ns/a@5 r1", "created ns/b@50 r1", "updated ns/a@102 r1")
+	h.out.wait(t, "created ns/a@5", "updated ns/a@11", "existing ns/a@5 r1", "created ns/b@50 h1", "updated ns/a@102 h1")
 }
 
 // TestRisen shows that an object which was told to be deleted with its CRD, and

@@ -80,7 +80,7 @@ type State struct {
 	Rewound uint64 `json:"rewound,omitempty"`
 
 	// History is the number of the requested resync that went on after that. All
-	// events since have it in their ids: a version, or an object's end, of the
+	// other events since have it in their ids: a version, or an object's end, of the
 	// history that is no more may have been told by the same id without it.
 	History uint64 `json:"history,omitempty"`
 

@@ -369,10 +369,7 @@ func readRow(id string, get func(attribute string) string) (row journal.Row, ok 
 	if row.Version, err = strconv.ParseUint(get(events.ExtResourceVersion), 10, 64); err != nil {
 		return journal.Row{}, false
 	}
-	resync, listed := events.Suffixes(id, get(events.ExtRoute))
-	if row.Listed = listed; get("type") == events.Existing.CloudEvent() {
-		row.Resync = resync // others have the number for another reason, if they have one
-	}
+	row.Resync, row.Listed = events.Suffixes(id, get(events.ExtRoute))
 	return row, true
 }
 
