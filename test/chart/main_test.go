@@ -26,10 +26,9 @@ import (
 
 // Files of the repository, seen from this package's folder.
 const (
-	chart         = "../../deploy/chart"
-	install       = "../../deploy/install.yaml"
-	example       = "../../deploy/configuration.yaml"
-	installValues = "../../deploy/install.values.yaml"
+	chart   = "../../deploy/chart"
+	install = "../../deploy/install.yaml"
+	example = "../../deploy/configuration.yaml"
 )
 
 var shared controlplane.Shared

@@ -20,23 +20,40 @@ import (
 // what the chart makes: the second the configuration and the rights that follow
 // from it, the first all the rest.
 func TestInstallIsRendered(t *testing.T) {
-	values, err := os.ReadFile(installValues)
-	if err != nil {
+	made := t.TempDir()
+	if _, err := command(t, "", "../../hack/manifests", made, helmPath, chart); err != nil {
 		t.Fatal(err)
 	}
-	rendered := map[string][]*unstructured.Unstructured{}
-	for _, object := range mustRender(t, "crbridge", "crbridge-system", string(values)) {
-		file := install
-		if object.GetKind() == "ConfigMap" || object.GroupVersionKind().Group == rbacv1.GroupName {
-			file = example
-		}
-		rendered[file] = append(rendered[file], object)
-	}
 	for _, file := range []string{install, example} {
-		if diff := cmp.Diff(read(t, file), rendered[file]); diff != "" {
+		there, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered, err := os.ReadFile(filepath.Join(made, filepath.Base(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(there), string(rendered)); diff != "" {
 			t.Errorf("%s: run make chart (-there +rendered):\n%s", file, diff)
 		}
+		for _, object := range read(t, file) {
+			yours := object.GetKind() == "ConfigMap" || object.GroupVersionKind().Group == rbacv1.GroupName
+			if yours != (file == example) {
+				t.Errorf("%s has the %s %s", file, object.GetKind(), object.GetName())
+			}
+		}
 	}
+}
+
+// TestNothing shows that a default can be taken away, which Helm does with null.
+func TestNothing(t *testing.T) {
+	t.Parallel()
+	mustRender(t, "crbridge", "crbridge-system", `
+podLabels: null
+podAnnotations: null
+service: {annotations: null}
+serviceMonitor: {enabled: true, labels: null}
+`+external)
 }
 
 // TestRepeated shows that what the values repeat of the chart's own labels and

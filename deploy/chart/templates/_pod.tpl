@@ -3,11 +3,11 @@
 {{- include "crbridge.checkSecrets" . -}}
 metadata:
   {{- /* What the values repeat of the chart's own is in it once. The selector's stay. */}}
-  labels: {{- merge (include "crbridge.selector" . | fromYaml) .Values.podLabels | toYaml | nindent 4 }}
+  labels: {{- merge (include "crbridge.selector" . | fromYaml) (.Values.podLabels | default dict) | toYaml | nindent 4 }}
   annotations:
     # Only what needs a restart: anything else is reloaded in place.
     crbridge.dev/needs-restart: {{ pick (include "crbridge.config" . | fromJson) "cluster" "health" "leaderElection" "server" "state" | toJson | sha256sum | trunc 16 | quote }}
-    {{- merge (omit .Values.podAnnotations "crbridge.dev/needs-restart") (dict "kubectl.kubernetes.io/default-container" "bridge") | toYaml | nindent 4 }}
+    {{- merge (omit (.Values.podAnnotations | default dict) "crbridge.dev/needs-restart") (dict "kubectl.kubernetes.io/default-container" "bridge") | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "crbridge.serviceAccount" . | quote }}
   automountServiceAccountToken: false # see the volume service-account
