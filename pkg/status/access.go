@@ -43,6 +43,9 @@ const (
 	challenge = `Basic realm="crbridge: any user name, and a token of the cluster as the password", charset="UTF-8"`
 	// mostToken is longer than tokens are.
 	mostToken = 16 << 10
+	// mostMethod and mostPath are longer than what there is to ask for: what is
+	// asked of the cluster, and remembered, is as long as they are.
+	mostMethod, mostPath = 16, 256
 )
 
 // wish is what a request needs to be allowed.
@@ -59,6 +62,10 @@ func (a *Access) guard(next http.Handler) http.Handler {
 		if token == "" {
 			w.Header().Set("WWW-Authenticate", challenge)
 			http.Error(w, "a token of the cluster is needed: as a bearer token, or as the password of any user", http.StatusUnauthorized)
+			return
+		}
+		if len(r.Method) > mostMethod || len(r.URL.Path) > mostPath {
+			http.NotFound(w, r) // it is none of ours, and nobody has to remember it
 			return
 		}
 		ask := func(ctx context.Context) verdict {

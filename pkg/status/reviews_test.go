@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -245,6 +246,24 @@ func TestWishes(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestWhatIsNoWish shows that what is longer than all that there is to ask for is
+// neither asked about nor remembered: it may be a megabyte, and another each time.
+func TestWhatIsNoWish(t *testing.T) {
+	a := NewAccess(nil, nil, quiet()) // to ask by these would panic
+	for _, row := range []struct{ method, path string }{
+		{http.MethodGet, "/debug/pprof/" + strings.Repeat("x", mostPath)},
+		{strings.Repeat("X", mostMethod+1), "/"},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), row.method, row.path, nil)
+		r.Header.Set("Authorization", "Bearer token")
+		answer := httptest.NewRecorder()
+		a.guard(nil).ServeHTTP(answer, r)
+		if answer.Code != http.StatusNotFound {
+			t.Errorf("%.20s %.20s: %d", row.method, row.path, answer.Code)
+		}
+	}
 }
 
 // TestUnchecked holds what kube-apiserver 1.36 says in a TokenReview of a token

@@ -244,7 +244,7 @@ func (b *Bridge) ready(w http.ResponseWriter, _ *http.Request) {
 	if well(b.Sinks()) {
 		fmt.Fprintln(&answer, "[+] sinks: connected")
 	} else {
-		fmt.Fprintln(&answer, "[!] sinks: not all are connected (status and log say why; does not count against readiness)")
+		fmt.Fprintln(&answer, "[!] sinks: not all are connected and take events (status and log say why; does not count against readiness)")
 	}
 	w.WriteHeader(status)
 	fmt.Fprint(w, answer.String())

@@ -89,7 +89,7 @@ func TestAPIWithoutFlows(t *testing.T) {
 func TestReady(t *testing.T) {
 	const (
 		known   = "[+] CRD cache: synced\n"
-		trouble = "[!] sinks: not all are connected (status and log say why; does not count against readiness)\n"
+		trouble = "[!] sinks: not all are connected and take events (status and log say why; does not count against readiness)\n"
 	)
 	for _, row := range []struct {
 		why    string
