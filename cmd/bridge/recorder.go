@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -121,12 +122,12 @@ func (r *recorder) ask(kind, reason, action, text string) {
 	select {
 	case r.asked <- r.event(kind, reason, action, nil, text):
 	default: // the API server has not answered for as many changes of the file
-		r.unwritten(reason, errors.New("too many of them wait"))
+		r.unwritten(reason, text, errors.New("too many of them wait"))
 	}
 }
 
-func (r *recorder) unwritten(reason string, why error) {
-	r.log.Warn("a Kubernetes Event is not written: what it says is here and in the status alone", "event", reason, "error", why)
+func (r *recorder) unwritten(reason, note string, why error) {
+	r.log.Warn("a Kubernetes Event is not written: what it says is here and in the status alone", "event", reason, "note", note, "error", why)
 }
 
 // rejected: the configuration file is bad.
@@ -195,8 +196,8 @@ const (
 	// tried again, and attemptTime how long one attempt may take.
 	rewriteEvery = 5 * time.Second
 	attemptTime  = 10 * time.Second
-	// refusals is how often an API server may say that it cannot write an Event
-	// just now. One that does not answer is waited for.
+	// refusals is how often an API server may say that it has failed to write an
+	// Event. One that does not answer, or says that it is not there, is waited for.
 	refusals = 12
 )
 
@@ -211,9 +212,13 @@ func (r *recorder) write(ctx context.Context, e *eventsv1.Event) {
 			return
 		}
 		if answer, answered := errors.AsType[*apierrors.StatusError](err); answered {
-			passing := answer.Status().Code >= 500 || apierrors.IsTooManyRequests(err)
-			if refused++; !passing || refused == refusals {
-				r.unwritten(e.Reason, err)
+			switch code := answer.Status().Code; {
+			case apierrors.IsTooManyRequests(err), code == http.StatusBadGateway, code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout:
+				// It is not there, or has no time: as if it did not answer.
+			case code >= http.StatusInternalServerError && refused < refusals:
+				refused++
+			default:
+				r.unwritten(e.Reason, e.Note, err)
 				return
 			}
 		}
