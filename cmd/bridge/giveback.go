@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/crbridge/crbridge/internal/residue"
@@ -33,11 +34,14 @@ func giveBack(ctx context.Context, flows func() []flow.Status, log *slog.Logger)
 			if !done.IsZero() && now.Sub(done) < giveBackEvery {
 				continue
 			}
-			changed, settled := lastChange(flows(), began)
+			all := flows()
+			changed, settled := lastChange(all, began)
 			if !settled || now.Sub(changed) < settledFor || changed.Equal(last) {
 				continue
 			}
-			last, done = changed, now
+			if last = changed; started(all) {
+				done = now
+			}
 			dropped, err := residue.GiveBack()
 			log.Debug("memory that the start needed is given back", "executableKiB", dropped>>10, "error", err)
 		}
@@ -57,4 +61,9 @@ func lastChange(flows []flow.Status, began time.Time) (last time.Time, settled b
 		}
 	}
 	return last, true
+}
+
+// started tells whether a flow has: a standby's have their start before them.
+func started(flows []flow.Status) bool {
+	return slices.ContainsFunc(flows, func(f flow.Status) bool { return f.State != flow.Standby && f.State != flow.Waiting })
 }
