@@ -574,3 +574,38 @@ func canonical(value any) any {
 	}
 	return value
 }
+
+// TestSuffixes shows that what an id ends in is read back, whatever the route is
+// called.
+func TestSuffixes(t *testing.T) {
+	for _, route := range []string{"orders", "r", "r5", "s", "h", "7", "deleted", "r-r5"} {
+		for _, row := range []struct {
+			why            string
+			change         events.Change
+			history        uint64
+			resync, listed uint64
+		}{
+			{"an update", events.Change{Type: events.Updated}, 0, 0, 0},
+			{"a deletion", events.Change{Type: events.Deleted}, 0, 0, 0},
+			{"told again", events.Change{Type: events.Existing, Resync: 12}, 0, 12, 0},
+			{"told again, and dead again", events.Change{Type: events.Deleted, Resync: 12}, 0, 12, 0},
+			{"newly selected", events.Change{Type: events.Existing, Listed: 20}, 0, 0, 20},
+			{"in another history", events.Change{Type: events.Updated}, 9, 0, 0},
+			{"newly selected in another history", events.Change{Type: events.Existing, Listed: 20}, 9, 0, 20},
+			{"told again in another history", events.Change{Type: events.Existing, Resync: 12}, 9, 12, 0},
+		} {
+			origin, c := orders, row.change
+			origin.Route, origin.History = route, row.history
+			c.Namespace, c.Name, c.UID, c.ResourceVersion = "default", "a", "996dd1cd-ad42-4d62-9f9d-9d2dd3a3c4f3", 7
+			c.Object = &object.Object{JSON: []byte(`{}`)}
+			e, err := events.New(origin, nil, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := e.ID()
+			if resync, listed := events.Suffixes(made, route); resync != row.resync || listed != row.listed {
+				t.Errorf("%s: %s has %d and %d, not %d and %d", row.why, made, resync, listed, row.resync, row.listed)
+			}
+		}
+	}
+}
