@@ -97,7 +97,9 @@ func (r *Run) restored(c journal.Claim, fresh bool) {
 func (r *Run) begin(follow bool) bool {
 	f := r.flow
 	if r.target.Resource.Kind.Kind == "" { // of a CRD that was gone before this process began
+		r.mu.Lock()
 		r.target.Resource = resourceOf(f.state)
+		r.mu.Unlock()
 	}
 	kind := r.target.Resource.Kind
 	r.origin = events.Origin{

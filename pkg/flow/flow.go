@@ -174,7 +174,7 @@ func (f *Flow) Status() Status {
 		s.LastDelivered = time.Unix(0, last)
 	}
 	if r := f.run.Load(); r != nil {
-		s.Version = r.target.Resource.Kind.Version
+		s.Version = r.version()
 		var since time.Time
 		if s.Pending, since = r.queue.waiting(); !since.IsZero() {
 			s.Lag = time.Since(since)

@@ -232,7 +232,7 @@ func TestIDsOfAnotherHistory(t *testing.T) {
 	r.Changed(ctx, thing("a", "", 11))
 	r.Deleted(ctx, thing("b", "", 12))
 	r.Changed(ctx, thing("lost", "", 13))
-	list(r.sourcing, r, 9, thing("a", "", 5), thing("b", "", 6)) // refused: it is older than 13
+	r.Condition(&sources.RewoundError{Position: 13, Is: 9})
 	eventually(t, func() bool { return h.flow.Status().State == Blocked })
 	end(r, time.Minute)
 
@@ -416,4 +416,26 @@ func TestDrainOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStatusWhileADrainBegins: the version of a CRD that was gone before the process
+// began is learnt from the journal, while others look at the flow. It is a test for
+// the race detector.
+func TestStatusWhileADrainBegins(t *testing.T) {
+	p := newPlace()
+	p.claim = journal.Claim{Known: true, State: journal.State{
+		CRD: "widgets.example.com", Phase: journal.Following, Incarnation: "crd-1", Position: 10, Version: "v1", Kind: "Widget", Namespaced: true,
+	}}
+	p.rows = []journal.Row{{Key: "ns/a", UID: uuid.MustParse(string(thing("a", "", 3).GetUID())), Version: 5, Sent: true}}
+	h := p.process(t, nil)
+	r := h.flow.StartDrain(t.Context(), Target{Rules: Everything()}, 20)
+	for ended := false; !ended; {
+		select {
+		case <-r.Done():
+			ended = true
+		default:
+			_ = h.flow.Status()
+		}
+	}
+	p.wait(t, "deleted ns/a@20 inferred")
 }

@@ -81,6 +81,8 @@ type Run struct {
 	unanswered []item
 	saver      saver
 
+	// mu guards what others look at: what follows, and of the target its Resource,
+	// which a drain learns from the journal.
 	mu      sync.Mutex
 	absent  uint64 // the resource version at which the CRD was seen to be gone
 	missing bool   // the API server answers 404 to list or watch
@@ -374,6 +376,13 @@ func (r *Run) partDone(ctx context.Context) bool {
 	r.queue.mark(progress{resync: r.resync, selection: r.target.Rules.selection()})
 	r.resync, r.reselected = 0, false
 	return true
+}
+
+// version is that of the CRD that the run follows.
+func (r *Run) version() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.target.Resource.Kind.Version
 }
 
 // isRewound tells whether the API server has been put back to before what was
