@@ -27,3 +27,23 @@ func TestLastChange(t *testing.T) {
 		}
 	}
 }
+
+// TestStarted shows of which flows it is known that their start is over: where there
+// is none, what the next start needs is given back without a wait.
+func TestStarted(t *testing.T) {
+	for _, row := range []struct {
+		why   string
+		flows []flow.Status
+		want  bool
+	}{
+		{"no flow at all", nil, false},
+		{"a standby, which may take over", []flow.Status{{State: flow.Standby}}, false},
+		{"a CRD that may come", []flow.Status{{State: flow.Waiting}}, false},
+		{"one runs", []flow.Status{{State: flow.Waiting}, {State: flow.Running}}, true},
+		{"one has started, and its sink is down", []flow.Status{{State: flow.Blocked}}, true},
+	} {
+		if got := started(row.flows); got != row.want {
+			t.Errorf("%s: %t", row.why, got)
+		}
+	}
+}
