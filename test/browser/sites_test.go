@@ -17,18 +17,19 @@ import (
 	"github.com/crbridge/crbridge/test/controlplane"
 )
 
-// answers are the statuses of what a browser asked for, by address.
+// answers are the statuses of what a browser asked for. The request and its
+// answer are told by two of the browser's processes, in either order.
 type answers struct {
 	mu       sync.Mutex
 	urls     map[network.RequestID]string
-	statuses map[string]int64
+	statuses map[network.RequestID]int64
 }
 
 // answersOf follows what the tab asks for. What the answer to another site was
 // the page itself is not told, but the browser knows.
 func answersOf(tb *tab) *answers {
 	tb.t.Helper()
-	a := &answers{urls: map[network.RequestID]string{}, statuses: map[string]int64{}}
+	a := &answers{urls: map[network.RequestID]string{}, statuses: map[network.RequestID]int64{}}
 	if err := chromedp.Listen(tb.ctx, func(event any) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -36,7 +37,7 @@ func answersOf(tb *tab) *answers {
 		case *network.EventRequestWillBeSent:
 			a.urls[e.RequestID] = e.Request.URL
 		case *network.EventResponseReceivedExtraInfo:
-			a.statuses[a.urls[e.RequestID]] = e.StatusCode
+			a.statuses[e.RequestID] = e.StatusCode
 		}
 	}); err != nil {
 		tb.t.Fatal(err)
@@ -45,10 +46,16 @@ func answersOf(tb *tab) *answers {
 	return a
 }
 
+// status is that of an answer to a request for url; 0 if there is none yet.
 func (a *answers) status(url string) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.statuses[url]
+	for id, requested := range a.urls {
+		if status, answered := a.statuses[id]; requested == url && answered {
+			return status
+		}
+	}
+	return 0
 }
 
 // TestOtherSitesInABrowser opens a page of another site in the browser of an
