@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -28,15 +29,17 @@ const (
 type frames struct {
 	scanner object.Scanner
 	body    io.Reader
-	buffer  []byte // what was read and not taken
-	space   []byte // the memory that it is in
-	looked  int    // there is no end of a line before that
-	more    bool   // the last read took all that there was room for
-	err     error  // why nothing more can be read
+	ended   <-chan struct{} // the watch has, and what comes is of no interest
+	buffer  []byte          // what was read and not taken
+	space   []byte          // the memory that it is in
+	looked  int             // there is no end of a line before that
+	more    bool            // the last read took all that there was room for
+	err     error           // why nothing more can be read
+	pace    pace
 }
 
-func newFrames(body io.Reader) *frames {
-	return &frames{body: body}
+func newFrames(body io.Reader, ended <-chan struct{}) *frames {
+	return &frames{body: body, ended: ended}
 }
 
 // next waits for the next event.
@@ -48,6 +51,7 @@ func (f *frames) next() (watch.Event, error) {
 			f.err = err
 			return watch.Event{}, err
 		case found:
+			f.pace.came()
 			return event, nil
 		case f.err != nil:
 			return watch.Event{}, f.err
@@ -113,6 +117,11 @@ func (f *frames) read() {
 	} else {
 		copy(f.space, f.buffer)
 	}
+	if !f.more {
+		f.pace.wait(f.ended)
+	}
+	began := time.Now()
 	n, err := f.body.Read(f.space[kept:])
+	f.pace.waited(time.Since(began))
 	f.buffer, f.err, f.more = f.space[:kept+n], err, n == len(f.space)-kept
 }

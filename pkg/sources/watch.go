@@ -43,7 +43,7 @@ func newPatientWatch(inner watch.Interface, a *answer, failed func(error)) *pati
 		inner.Stop()
 	}
 	if body != nil {
-		p.next = newFrames(body).next
+		p.next = newFrames(body, p.stop).next
 		return p
 	}
 	p.next = func() (watch.Event, error) {
