@@ -64,7 +64,28 @@ func (b *bench) lagOfBridge(ctx context.Context, round int) (err error) {
 	if err != nil {
 		return err
 	}
-	return b.lagAtRates(ctx, m.measured, ofBridge, stream, round)
+	if err := b.lagAtRates(ctx, m.measured, ofBridge, stream, round); err != nil {
+		return err
+	}
+	return b.profileRate(ctx, m, stream)
+}
+
+// profileRate saves a CPU profile of the bridge while objects change at the
+// steady rate, which is not measured.
+func (b *bench) profileRate(ctx context.Context, m *bridge, stream string) error {
+	dir := b.options.profiles
+	if dir == "" {
+		return nil
+	}
+	t, err := b.follow(ctx, stream)
+	if err != nil {
+		return err
+	}
+	profile := make(chan error, 1)
+	go func() {
+		profile <- m.profile(ctx, dir, fmt.Sprintf("profile?seconds=%d", max(1, int(b.options.window.Seconds()))), stream+"-cpu.pprof")
+	}()
+	return errors.Join(b.changeAt(ctx, steadyRate, t), t.stop(), <-profile)
 }
 
 func (b *bench) lagAtRates(ctx context.Context, m *measured, of column, stream string, round int) error {

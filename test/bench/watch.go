@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -56,13 +57,16 @@ func newRawWatch(ctx context.Context, config *rest.Config, frame func([]byte)) (
 }
 
 // run reads until ctx ends, and goes on where the API server has closed a watch,
-// as it does where its reader was stopped for long.
+// or its connection, as it does where its reader was stopped for long.
 func (w *rawWatch) run(ctx context.Context) error {
 	defer w.client.CloseIdleConnections()
-	for ctx.Err() == nil {
-		if err := w.once(ctx); err != nil {
+	for lost := false; ctx.Err() == nil; {
+		err := w.once(ctx)
+		var request *url.Error
+		if err != nil && (lost || !errors.As(err, &request)) {
 			return err
 		}
+		lost = err != nil // the next request has a connection of its own
 	}
 	return nil
 }
