@@ -241,16 +241,16 @@ func (f *feed) detach(r *reader) {
 func (f *feed) took(r *reader) {
 	e := &f.entries[r.next-f.first]
 	e.left--
-	gone := e.left == 0
+	if e.left == 0 {
+		f.trim(0)
+	}
 	r.next++
 	if r.next == f.end() {
 		f.caught++
 		r.held = 0
-		gone = gone || f.waiting
-	}
-	if gone {
-		f.trim(0)
-		f.free()
+		f.free() // one that waits for the others has to see that this one waits as well
+	} else if f.bytes <= logBytes/2 {
+		f.free() // not for each entry, lest everybody wakes up for each
 	}
 }
 
