@@ -122,6 +122,6 @@ func (f *frames) read() {
 	}
 	began := time.Now()
 	n, err := f.body.Read(f.space[kept:])
-	f.pace.waited(time.Since(began))
+	f.pace.read(n, time.Since(began))
 	f.buffer, f.err, f.more = f.space[:kept+n], err, n == len(f.space)-kept
 }

@@ -14,11 +14,16 @@ const (
 	// gathers eight. Below that nothing waits, nor in a burst of fewer.
 	busyEvents = 32
 	busyFor    = 16 * time.Millisecond
+	// gatherBytes is three quarters of what the HTTP/2 client takes of a watch
+	// that is not read. Where more than that comes in a pause, its reads are large
+	// as it is, and the API server would have to wait.
+	gatherBytes = 192 << 10
 )
 
 // pace decides when a watch is read.
 type pace struct {
 	events int       // that have come since
+	bytes  int       // that were read since
 	since  time.Time // they were last counted
 	busy   bool
 }
@@ -31,8 +36,9 @@ func (p *pace) came() { p.events++ }
 func (p *pace) wait(ended <-chan struct{}) {
 	if p.events >= busyEvents {
 		now := time.Now()
-		p.busy = now.Sub(p.since) < busyFor
-		p.events, p.since = 0, now
+		took := now.Sub(p.since)
+		p.busy = took < busyFor && time.Duration(p.bytes)*gatherFor <= gatherBytes*took
+		p.events, p.bytes, p.since = 0, 0, now
 	}
 	if !p.busy {
 		return
@@ -45,10 +51,11 @@ func (p *pace) wait(ended <-chan struct{}) {
 	}
 }
 
-// waited takes note of how long a read has waited for something to read. One
-// that had to is not busy any more, so that what comes next is read at once.
-func (p *pace) waited(d time.Duration) {
-	if d > gatherFor {
+// read takes note of how much a read has brought, and how long it took. Where it
+// had to wait there is not much any more, and what comes next is read at once.
+func (p *pace) read(bytes int, took time.Duration) {
+	p.bytes += bytes
+	if took > gatherFor {
 		p.busy = false
 	}
 }

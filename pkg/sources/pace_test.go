@@ -67,8 +67,8 @@ func TestPace(t *testing.T) {
 		{"many are read together", each(10_000, 100*time.Microsecond), small, gatherFor, gatherFor, 10_000 / 15},
 		{"after many, one is told at once", after(20*time.Millisecond, each(1000, 100*time.Microsecond), each(1, 0)), small, gatherFor, 0, 100},
 		{
-			"more than a read takes is not waited for", each(1000, 200*time.Microsecond), strings.Replace(small, `"K"`, `"`+strings.Repeat("K", mostRead)+`"`, 1),
-			gatherFor, gatherFor, 3000,
+			"there is no wait where HTTP/2 would take no more meanwhile", each(1000, 400*time.Microsecond),
+			strings.Replace(small, `"K"`, `"`+strings.Repeat("K", gatherBytes/8)+`"`, 1), 0, 0, 3000,
 		},
 	} {
 		t.Run(row.why, func(t *testing.T) {
