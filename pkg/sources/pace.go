@@ -34,9 +34,9 @@ func (p *pace) came() { p.events++ }
 // wait is called when all that was read has been handed over, and waits where
 // there is much, but not beyond the end of the watch.
 func (p *pace) wait(ended <-chan struct{}) {
-	if p.events >= busyEvents {
-		now := time.Now()
-		took := now.Sub(p.since)
+	now := time.Now()
+	took := now.Sub(p.since)
+	if p.events >= busyEvents || took >= busyFor {
 		p.busy = took < busyFor && time.Duration(p.bytes)*gatherFor <= gatherBytes*took
 		p.events, p.bytes, p.since = 0, 0, now
 	}

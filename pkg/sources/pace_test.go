@@ -66,6 +66,7 @@ func TestPace(t *testing.T) {
 		{"and bursts", after(50*time.Millisecond, each(busyEvents-1, 0), each(busyEvents-1, 0)), small, 0, 0, 20},
 		{"many are read together", each(10_000, 100*time.Microsecond), small, gatherFor, gatherFor, 10_000 / 15},
 		{"after many, one is told at once", after(20*time.Millisecond, each(1000, 100*time.Microsecond), each(1, 0)), small, gatherFor, 0, 100},
+		{"nor are few delayed for long", after(time.Millisecond, each(1000, 100*time.Microsecond), each(16, 1700*time.Microsecond)), small, gatherFor, 0, 140},
 		{
 			"there is no wait where HTTP/2 would take no more meanwhile", each(1000, 400*time.Microsecond),
 			strings.Replace(small, `"K"`, `"`+strings.Repeat("K", gatherBytes/8)+`"`, 1), 0, 0, 3000,
@@ -97,4 +98,18 @@ func TestPace(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPaceEnds shows that a watch that has ended is not waited for.
+func TestPaceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{})
+		close(ended)
+		began := time.Now()
+		p := pace{busy: true, since: began}
+		p.wait(ended)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waits for %v", took)
+		}
+	})
 }
