@@ -720,6 +720,50 @@ func TestSurveyWithoutHistory(t *testing.T) {
 	})
 }
 
+// TestFullLog shows that a watch that waits because the log is full goes on when
+// half of it is free, and not for each change that everybody has taken.
+func TestFullLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &group{}
+		f := newFeed(g)
+		readers := []*reader{newReader(Start{Position: "1"}, newFollower()), newReader(Start{Position: "1"}, newFollower())}
+		g.begin(f, readers[0])
+		g.mu.Lock()
+		f.attach(readers[1])
+		g.mu.Unlock()
+		const size = 1 << 10
+		e := entry{object: &object.Object{JSON: make([]byte, size-entryBytes)}, text: "2"}
+		for range logBytes / size {
+			f.add(t.Context(), e)
+		}
+		added := make(chan struct{})
+		go func() {
+			f.add(t.Context(), e)
+			close(added)
+		}()
+		taken := 0
+		for {
+			synctest.Wait()
+			select {
+			case <-added:
+				if want := logBytes / size / 2; taken != want {
+					t.Errorf("the watch goes on when %d changes were taken, want %d", taken, want)
+				}
+				return
+			default:
+			}
+			if taken++; taken == logBytes/size {
+				t.Fatal("the watch does not go on when all was taken but one change")
+			}
+			g.mu.Lock()
+			for _, r := range readers {
+				f.took(r)
+			}
+			g.mu.Unlock()
+		}
+	})
+}
+
 // TestFeedsAtRandom: whatever happens, everybody hears of everything once, in
 // order, and they end up with one watch.
 func TestFeedsAtRandom(t *testing.T) {
