@@ -128,9 +128,9 @@ func TestHighAvailability(t *testing.T) {
 	judge(t, history, tap, group)
 }
 
-// handover is how long nothing may arrive while a leader hands over: it takes a
-// second or so, and where the Lease is not given back, 15 s.
-const handover = 8 * time.Second
+// handover is how long nothing may arrive while a leader hands over: it takes
+// half a second or so, and where the Lease is not given back, 15 s.
+const handover = 2 * time.Second
 
 func (w *world) scale(t *testing.T, replicas int32) {
 	t.Helper()
