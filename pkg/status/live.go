@@ -84,10 +84,7 @@ func (s *streams) limited(serve func(*stream)) http.HandlerFunc {
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream; charset=utf-8")
 		h.Set("X-Accel-Buffering", "no") // nginx would keep it until it is full
-		out := &stream{w: w, r: r, control: http.NewResponseController(w), ended: ended}
-		if out.write("retry: 2000\n\n") {
-			serve(out)
-		}
+		serve(&stream{w: w, r: r, control: http.NewResponseController(w), ended: ended})
 	}
 }
 
@@ -112,6 +109,10 @@ func (s *stream) write(text string) bool {
 	return s.control.Flush() == nil
 }
 
+// begin begins the answer, at which the page says that it is live: what it is to
+// be told of from then on is to be looked for already.
+func (s *stream) begin() bool { return s.write("retry: 2000\n\n") }
+
 func (s *stream) send(message any) bool {
 	content, err := json.Marshal(message) // which has no line breaks
 	return err == nil && s.write("data: "+string(content)+"\n\n")
@@ -134,15 +135,12 @@ func (b *Bridge) liveStatus(s *stream) {
 	ticker := time.NewTicker(updateEvery)
 	defer ticker.Stop()
 	var sent *view
-	for {
+	for ok := s.begin(); ok; ok = s.wait(ticker.C) {
 		now := b.view(q)
 		if changes := now.since(sent); changes != nil && !s.send(changes) {
 			return
 		}
 		sent = now
-		if !s.wait(ticker.C) {
-			return
-		}
 	}
 }
 
@@ -165,6 +163,9 @@ func (b *Bridge) liveEvents(s *stream) {
 	ticker := time.NewTicker(eventsEvery)
 	defer ticker.Stop()
 	taken := make([]flow.Delivery, mostTaken)
+	if !s.begin() {
+		return
+	}
 	for s.wait(ticker.C) {
 		deliveries, missed := look(viewer, wanted, taken)
 		if len(deliveries) == 0 && missed == 0 {

@@ -127,9 +127,6 @@ func TestLiveEvents(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("stream", func(t *testing.T) {
 		l, _ := listen(t, serve(t, b)+"/live/events?q=orders+a-1")
-		for !b.Tap.Watched() {
-			time.Sleep(time.Millisecond) // until the handler has got there
-		}
 		now := time.Now()
 		for _, object := range []string{"shop/a-1", "shop/b-2"} {
 			b.Tap.Show(flow.Delivery{ID: flow.ID{CRD: "orders.example.com", Route: "r", Sink: "s"}, Type: "deleted", Object: object, Inferred: true, Observed: now, Durable: now.Add(5 * time.Millisecond)})
@@ -149,6 +146,36 @@ func TestLiveEvents(t *testing.T) {
 		t.Error("somebody still looks when all have gone")
 	}
 }
+
+// TestLiveFromTheBeginning shows that nothing is missed that is delivered once a
+// page has an answer, and says that it is live.
+func TestLiveFromTheBeginning(t *testing.T) {
+	b := testBridge()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &beginning{ResponseRecorder: httptest.NewRecorder(), begins: func() {
+		if !b.Tap.Watched() {
+			t.Error("the answer begins, and nobody looks on yet")
+		}
+		cancel()
+	}}
+	b.streams.limited(b.liveEvents)(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/live/events", nil))
+	if w.Body.Len() == 0 {
+		t.Error("there is no answer")
+	}
+}
+
+// beginning tells of each write of an answer.
+type beginning struct {
+	*httptest.ResponseRecorder
+	begins func()
+}
+
+func (w *beginning) Write(p []byte) (int, error) {
+	w.begins()
+	return w.ResponseRecorder.Write(p)
+}
+
+func (w *beginning) SetWriteDeadline(time.Time) error { return nil }
 
 // TestLook shows what a page is told of at a time: the newest of what it looks
 // for, and how much it was not told of.

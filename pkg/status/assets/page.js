@@ -94,6 +94,7 @@
   const close = () => { clearTimeout(again); if (source) source.close(); };
   const open = () => {
     close();
+    say("off", "connecting"); // what is delivered meanwhile is missed
     source = new EventSource(page.dataset.live + location.search);
     source.onopen = () => { say("on", "live"); if (none) put(none, "Nothing has been delivered since this page was opened."); };
     source.onmessage = (message) => take(JSON.parse(message.data));
