@@ -132,6 +132,10 @@ type queue struct {
 	added, freed chan struct{}
 	// since is when the oldest event that is out for delivery was observed.
 	since time.Time
+
+	flood     flood
+	gathering bool // the taker waits for more than there is
+	full      bool // who adds waits for room
 }
 
 func newQueue(memory *Memory) *queue {
@@ -161,7 +165,9 @@ func (q *queue) serve(taker func()) {
 // call has what was added taken. The lock is held.
 func (q *queue) call() {
 	if q.taking {
-		signal(q.added)
+		if !q.gathering || q.enough() {
+			signal(q.added)
+		}
 		return
 	}
 	if q.taker != nil {
@@ -192,6 +198,9 @@ func (q *queue) room(ctx context.Context, size int) error {
 		q.mu.Lock()
 		held := len(q.items) + q.taken
 		free := held == 0 || (held < mostQueued && q.bytes+size <= q.memory.share())
+		if q.full = !free; q.full && q.gathering {
+			signal(q.added)
+		}
 		q.mu.Unlock()
 		if free {
 			return ctx.Err()
@@ -239,13 +248,31 @@ func (q *queue) mark(p progress) {
 	q.call()
 }
 
+// enough tells whether no more is to gather. The lock is held.
+func (q *queue) enough() bool {
+	return len(q.items) >= gatherEvents || q.bytes >= gatherBytes || q.full || q.closed
+}
+
+// gather is how long the items that wait have to wait for more of them. The
+// lock is held.
+func (q *queue) gather(now time.Time) time.Duration {
+	if q.enough() {
+		return 0
+	}
+	return max(0, q.flood.wait(now))
+}
+
 // take waits for items and returns a batch of them, at most that many and
-// that many bytes. It returns none when woken before there is one, and is no
-// longer open once the queue is closed and empty, or ctx is done.
+// that many bytes; see gatherFor. It returns none when woken before there is
+// one, and is no longer open once the queue is closed and empty, or ctx is done.
 func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes int) (batch []item, open bool) {
+	var gathered <-chan time.Time
 	for {
 		q.mu.Lock()
-		if n := len(q.items); n > 0 {
+		now := time.Now()
+		wait := q.gather(now)
+		q.gathering = wait > 0
+		if n := len(q.items); n > 0 && wait == 0 {
 			bytes, count := 0, 0
 			for count < min(n, most) && (count == 0 || bytes+q.items[count].size <= mostBytes) {
 				bytes += q.items[count].size
@@ -257,6 +284,7 @@ func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes
 			}
 			q.taken = count
 			q.since = observed(batch)
+			q.flood.took(count, now)
 			q.mu.Unlock()
 			return batch, true
 		}
@@ -265,8 +293,14 @@ func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes
 		if closed {
 			return nil, false
 		}
+		if gathered == nil && wait > 0 {
+			timer := time.NewTimer(wait)
+			defer timer.Stop()
+			gathered = timer.C
+		}
 		select {
 		case <-q.added:
+		case <-gathered:
 		case <-wake:
 			return nil, true
 		case <-ctx.Done():

@@ -6,9 +6,8 @@ const (
 	// gatherFor is how long a watch that brings much is not read, so that the
 	// next read takes what has come meanwhile. Each read costs as much as some
 	// events do: who reads wakes up, and so does everybody behind, and HTTP/2
-	// tells the server what was read. With fewer of them, batches are larger too.
-	// In a drain as make bench has it, 4 ms save a quarter of the bridge's CPU and
-	// a third of NATS', and 2 ms a fifth.
+	// tells the server what was read. In a drain as make bench has it, 4 ms save a
+	// quarter of the bridge's CPU, and 2 ms a fifth.
 	gatherFor = 4 * time.Millisecond
 	// busyEvents within busyFor are much: 2,000 in a second, of which each pause
 	// gathers eight. Below that nothing waits, nor in a burst of fewer.
