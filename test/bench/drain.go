@@ -33,17 +33,64 @@ type drained struct {
 	from uint64        // sequence of the stream before
 }
 
-// drain stops the process, changes each object once, lets the process go on, and
-// waits until it has told of all of it, which is when after returns.
-func (b *bench) drain(ctx context.Context, m *measured, after func(ctx context.Context, last place) error) (d drained, err error) {
-	if err := m.Pause(ctx); err != nil {
-		return d, err
+// drainsEach is how often the same processes catch up in a round. Of all that is
+// measured here, how fast they do depends most on what the machine does else.
+const drainsEach = 3
+
+// follower is a process that follows the objects.
+type follower struct {
+	*measured
+	name   string
+	of     column
+	stream string // that it writes to; empty: it counts what comes, see watchWork
+	routes int
+	goesOn func() // called when it does after it was stopped; may be nil
+}
+
+// drain stops all these processes, changes each object once, and lets them go on,
+// one when the one before it has told of all of it, the first of them first. So
+// they have the same to catch up with, and a machine that is not the same for
+// long is for all of them.
+func (b *bench) drain(ctx context.Context, first int, followers ...follower) (_ []drained, err error) {
+	for _, f := range followers {
+		if f.stream == "" {
+			if err := expect(ctx, f.measured, b.objects.count); err != nil {
+				return nil, err
+			}
+		}
+		if err := f.Pause(ctx); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, f.Signal(syscall.SIGCONT))
+			}
+		}()
 	}
 	last, err := b.objects.updateAll(ctx)
 	if err != nil {
-		return d, errors.Join(fmt.Errorf("changing the objects: %w", err), m.Signal(syscall.SIGCONT))
+		return nil, fmt.Errorf("changing the objects: %w", err)
 	}
-	cpu, err := m.cpu()
+	all := make([]drained, len(followers))
+	for i := range followers {
+		n := (first + i) % len(followers)
+		if all[n], err = b.catchUp(ctx, followers[n], last); err != nil {
+			return nil, fmt.Errorf("%s: %w", followers[n].name, err)
+		}
+	}
+	return all, nil
+}
+
+// catchUp lets a process that was stopped go on, and waits until it has told of
+// all up to the last change. What writes to a stream fails unless that has one
+// event more for each object and route.
+func (b *bench) catchUp(ctx context.Context, f follower, last place) (d drained, err error) {
+	if f.stream != "" {
+		if d.from, err = b.lastSequence(ctx, f.stream); err != nil {
+			return d, err
+		}
+	}
+	cpu, err := f.cpu()
 	if err != nil {
 		return d, err
 	}
@@ -52,14 +99,23 @@ func (b *bench) drain(ctx context.Context, m *measured, after func(ctx context.C
 		return d, err
 	}
 	began := time.Now()
-	if err := m.Signal(syscall.SIGCONT); err != nil {
+	if err := f.Signal(syscall.SIGCONT); err != nil {
 		return d, err
 	}
-	if err := after(ctx, last); err != nil {
+	if f.goesOn != nil {
+		f.goesOn()
+	}
+	if f.stream == "" {
+		err = wait(ctx, f.measured)
+	}
+	for r := range f.routes {
+		err = errors.Join(err, b.stored(ctx, f.stream, r, last))
+	}
+	if err != nil {
 		return d, err
 	}
 	d.took = time.Since(began)
-	if d.cpu, err = m.cpu(); err != nil {
+	if d.cpu, err = f.cpu(); err != nil {
 		return d, err
 	}
 	d.cpu -= cpu
@@ -67,31 +123,12 @@ func (b *bench) drain(ctx context.Context, m *measured, after func(ctx context.C
 		return d, err
 	}
 	d.api -= api
-	return d, nil
-}
-
-// drainToStream is drain for what writes to a stream, on so many routes. It
-// fails unless the stream has one event more for each object and route.
-func (b *bench) drainToStream(ctx context.Context, m *measured, stream string, routes int) (drained, error) {
-	from, err := b.lastSequence(ctx, stream)
-	if err != nil {
-		return drained{}, err
+	if f.stream == "" {
+		return d, nil
 	}
-	d, err := b.drain(ctx, m, func(ctx context.Context, last place) error {
-		for r := range routes {
-			if err := b.stored(ctx, stream, r, last); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return d, err
-	}
-	d.from = from
-	got, err := b.events(ctx, stream, from)
-	if want := b.objects.count * routes; err == nil && got != want {
-		err = fmt.Errorf("stream %s has %d events of the drain, want %d", stream, got, want)
+	got, err := b.events(ctx, f.stream, d.from)
+	if want := b.objects.count * f.routes; err == nil && got != want {
+		err = fmt.Errorf("stream %s has %d events of the drain, want %d", f.stream, got, want)
 	}
 	return d, err
 }
@@ -99,108 +136,92 @@ func (b *bench) drainToStream(ctx context.Context, m *measured, stream string, r
 // drains measures the bridge, the stock informer and the limits, by turns.
 func (b *bench) drains(ctx context.Context) error {
 	for round := range b.options.rounds {
-		if err := b.drainWatch(ctx, round); err != nil {
-			return fmt.Errorf("raw watch: %w", err)
-		}
-		if err := b.drainStock(ctx, round); err != nil {
-			return fmt.Errorf("stock informer: %w", err)
-		}
-		if err := b.drainBridge(ctx, round); err != nil {
-			return fmt.Errorf("bridge: %w", err)
+		if err := b.drainsOf(ctx, round); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) drainWatch(ctx context.Context, round int) (err error) {
-	m, err := b.child(ctx, "watch", fmt.Sprintf("watch-%d", round), settings{})
-	if err != nil {
-		return err
+func (b *bench) drainsOf(ctx context.Context, round int) (err error) {
+	watch := follower{name: "raw watch", of: ofLimit}
+	if watch.measured, err = b.child(ctx, "watch", fmt.Sprintf("watch-%d", round), settings{}); err != nil {
+		return fmt.Errorf("%s: %w", watch.name, err)
 	}
-	defer func() { err = errors.Join(err, m.close(ctx)) }()
-	if err := expect(ctx, m, b.objects.count); err != nil {
-		return err
-	}
-	d, err := b.drain(ctx, m, func(ctx context.Context, _ place) error { return wait(ctx, m) })
-	if err != nil {
-		return err
-	}
-	return b.noteDrain("raw watch", round, ofLimit, m, d)
-}
+	defer func() { err = errors.Join(err, watch.close(ctx)) }()
 
-func (b *bench) drainStock(ctx context.Context, round int) (err error) {
-	stream := fmt.Sprintf("stock-%d", round)
-	m, err := b.startStock(ctx, stream, false)
-	if err != nil {
-		return err
+	stock := follower{name: "stock informer", of: ofStock, stream: fmt.Sprintf("stock-%d", round), routes: 1}
+	if stock.measured, err = b.startStock(ctx, stock.stream, false); err != nil {
+		return fmt.Errorf("%s: %w", stock.name, err)
 	}
-	defer func() { err = errors.Join(err, m.close(ctx), b.drop(ctx, stream)) }()
-	if err := b.noteMemory(ctx, ofStock, m); err != nil {
-		return err
+	defer func() { err = errors.Join(err, stock.close(ctx), b.drop(ctx, stock.stream)) }()
+	if err := b.noteMemory(ctx, ofStock, stock.measured); err != nil {
+		return fmt.Errorf("%s: %w", stock.name, err)
 	}
-	d, err := b.drainToStream(ctx, m, stream, 1)
-	if err != nil {
-		return err
-	}
-	return b.noteDrain("stock informer", round, ofStock, m, d)
-}
 
-func (b *bench) drainBridge(ctx context.Context, round int) (err error) {
 	stream := fmt.Sprintf("bridge-%d", round)
-	m, err := b.startBridge(ctx, setup{name: stream, stream: stream, routes: 1, crds: crdName})
-	if m != nil {
-		defer func() { err = errors.Join(err, m.close(ctx), b.drop(ctx, stream)) }()
+	bridge, err := b.startBridge(ctx, setup{name: stream, stream: stream, routes: 1, crds: crdName})
+	if bridge != nil {
+		defer func() { err = errors.Join(err, bridge.close(ctx), b.drop(ctx, stream)) }()
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("bridge: %w", err)
 	}
-	if err := b.noteMemory(ctx, ofBridge, m.measured); err != nil {
-		return err
+	if err := b.noteMemory(ctx, ofBridge, bridge.measured); err != nil {
+		return fmt.Errorf("bridge: %w", err)
 	}
-	d, err := b.drainToStream(ctx, m.measured, stream, 1)
-	if err != nil {
-		return err
+
+	followers := []follower{watch, stock, {measured: bridge.measured, name: "bridge", of: ofBridge, stream: stream, routes: 1}}
+	for turn := range drainsEach {
+		drained, err := b.drain(ctx, turn, followers...)
+		if err != nil {
+			return err
+		}
+		for i, f := range followers {
+			if err := b.noteDrain(f, round, turn, drained[i]); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+		if err := b.publishSame(ctx, round, turn, stream, drained[len(drained)-1]); err != nil {
+			return fmt.Errorf("raw publish: %w", err)
+		}
 	}
-	if err := b.noteDrain("bridge", round, ofBridge, m.measured, d); err != nil {
-		return err
-	}
-	if err := b.profileDrain(ctx, m, stream); err != nil {
-		return err
-	}
-	return b.publishSame(ctx, round, stream, d)
+	return b.profileDrain(ctx, bridge, followers[len(followers)-1])
 }
 
 // noteDrain notes and tells what came of a drain.
-func (b *bench) noteDrain(who string, round int, of column, m *measured, d drained) error {
-	memory, err := memoryOf(m.PID())
+func (b *bench) noteDrain(f follower, round, turn int, d drained) error {
+	memory, err := memoryOf(f.PID())
 	if err != nil {
 		return err
 	}
 	n := float64(b.objects.count)
-	b.sheet.add(drainRate, 0, of, n/d.took.Seconds())
-	b.sheet.add(drainCPU, 0, of, micros(d.cpu)/n)
-	b.sheet.add(drainPeak, 0, of, memory.peak/mib)
-	b.say("  drain, round %d of %d, %s: %.0f events/s, %.1f µs of CPU an event, the API server's %.1f µs, peak %.0f MiB",
-		round+1, b.options.rounds, who, n/d.took.Seconds(), micros(d.cpu)/n, micros(d.api)/n, memory.peak/mib)
+	b.sheet.add(drainRate, 0, f.of, n/d.took.Seconds())
+	b.sheet.add(drainCPU, 0, f.of, micros(d.cpu)/n)
+	b.sheet.add(drainPeak, 0, f.of, memory.peak/mib)
+	b.say("  drain, round %d of %d, turn %d of %d, %s: %.0f events/s, %.1f µs of CPU an event, the API server's %.1f µs, peak %.0f MiB",
+		round+1, b.options.rounds, turn+1, drainsEach, f.name, n/d.took.Seconds(), micros(d.cpu)/n, micros(d.api)/n, memory.peak/mib)
 	return nil
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 
 // profileDrain saves a CPU profile of one more drain, which is not measured.
-func (b *bench) profileDrain(ctx context.Context, m *bridge, stream string) error {
+func (b *bench) profileDrain(ctx context.Context, m *bridge, f follower) error {
 	dir := b.options.profiles
 	if dir == "" {
 		return nil
 	}
 	profile := make(chan error, 1)
-	_, err := b.drain(ctx, m.measured, func(ctx context.Context, last place) error {
+	f.goesOn = func() {
 		go func() {
-			profile <- m.profile(ctx, dir, "profile?seconds="+fmt.Sprint(b.profileSeconds()), stream+"-drain-cpu.pprof")
+			profile <- m.profile(ctx, dir, "profile?seconds="+fmt.Sprint(b.profileSeconds()), f.stream+"-drain-cpu.pprof")
 		}()
-		return b.stored(ctx, stream, 0, last)
-	})
-	return errors.Join(err, <-profile, m.profile(ctx, dir, "heap?gc=1", stream+"-heap.pprof"))
+	}
+	if _, err := b.drain(ctx, 0, f); err != nil {
+		return err
+	}
+	return errors.Join(<-profile, m.profile(ctx, dir, "heap?gc=1", f.stream+"-heap.pprof"))
 }
 
 // profileSeconds is about as long as a drain takes.

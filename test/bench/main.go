@@ -14,7 +14,10 @@
 //   - the bridge is the binary that is released, with a configuration file.
 //
 // Each is a process of its own. They take turns, as many as there are rounds, and
-// are compared within a round. CPU is that of the whole process, in user and
+// are compared within a round. Those that catch up with a backlog are stopped
+// together, three times in each round, and go on one after the other: each has the
+// same to catch up with, and is compared with those that did so just before or
+// after. CPU is that of the whole process, in user and
 // kernel; memory is what the process has resident, as the kernel counts it; heap
 // is what is live after a collection.
 //

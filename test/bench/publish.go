@@ -143,8 +143,8 @@ func publishWindow(ctx context.Context, js jetstream.JetStream, messages []*nats
 
 // publishSame measures how fast the events of a drain can be published by who
 // has them already.
-func (b *bench) publishSame(ctx context.Context, round int, stream string, d drained) (err error) {
-	m, err := b.child(ctx, "publish", fmt.Sprintf("publish-%d", round), settings{stream: stream})
+func (b *bench) publishSame(ctx context.Context, round, turn int, stream string, d drained) (err error) {
+	m, err := b.child(ctx, "publish", fmt.Sprintf("publish-%d-%d", round, turn), settings{stream: stream})
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,8 @@ func (b *bench) publishSame(ctx context.Context, round int, stream string, d dra
 			b.sheet.add(singlesRate, 0, ofBridge, float64(n)/d.took.Seconds())
 			b.sheet.add(singlesRate, 0, ofLimit, rate)
 		}
-		b.say("  drain, round %d of %d, raw publish %s: %.0f events/s, %.1f µs of CPU an event", round+1, b.options.rounds, way, rate, cpu)
+		b.say("  drain, round %d of %d, turn %d of %d, raw publish %s: %.0f events/s, %.1f µs of CPU an event",
+			round+1, b.options.rounds, turn+1, drainsEach, way, rate, cpu)
 	}
 	return nil
 }

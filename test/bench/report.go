@@ -96,7 +96,7 @@ func (s *sheet) report(a about) string {
 	var text strings.Builder
 	rounds := "one round"
 	if a.options.rounds > 1 {
-		rounds = fmt.Sprintf("medians of %d rounds (least to most)", a.options.rounds)
+		rounds = fmt.Sprintf("medians of %d rounds (least to most), with %d drains in each", a.options.rounds, drainsEach)
 	}
 	fmt.Fprintf(&text, "%s on %s.\n%s.\nObjects of %s bytes; %s.\n", a.date.Format(time.DateOnly), a.machine, a.versions, thousands(a.options.size), rounds)
 	for _, section := range sections() {

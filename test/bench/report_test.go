@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 	})
 	want := `2026-11-28 on 2 × CPU.
 bridge v1.
-Objects of 2,048 bytes; medians of 3 rounds (least to most).
+Objects of 2,048 bytes; medians of 3 rounds (least to most), with 3 drains in each.
 
 **Catching up with a backlog: 20,000 objects change once while the process is stopped**
 

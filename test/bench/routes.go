@@ -22,37 +22,43 @@ const manyRoutes = 5
 // beside one.
 func (b *bench) routes(ctx context.Context) error {
 	for round := range b.options.rounds {
-		for _, routes := range []int{1, manyRoutes} {
-			if err := b.drainRoutes(ctx, round, routes); err != nil {
-				return fmt.Errorf("%d routes: %w", routes, err)
-			}
+		if err := b.drainRoutes(ctx, round); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) drainRoutes(ctx context.Context, round, routes int) (err error) {
-	stream := fmt.Sprintf("routes-%d-%d", routes, round)
-	m, err := b.startBridge(ctx, setup{name: stream, stream: stream, routes: routes, crds: crdName})
-	if m != nil {
-		defer func() { err = errors.Join(err, m.close(ctx), b.drop(ctx, stream)) }()
-	}
-	if err != nil {
-		return err
-	}
-	d, err := b.drainToStream(ctx, m.measured, stream, routes)
-	if err != nil {
-		return err
-	}
-	of := ofLimit
-	if routes > 1 {
-		of = ofBridge
+func (b *bench) drainRoutes(ctx context.Context, round int) (err error) {
+	var followers []follower
+	for _, of := range []struct {
+		column
+		routes int
+	}{{ofLimit, 1}, {ofBridge, manyRoutes}} {
+		f := follower{name: fmt.Sprintf("%d routes", of.routes), of: of.column, stream: fmt.Sprintf("routes-%d-%d", of.routes, round), routes: of.routes}
+		m, err := b.startBridge(ctx, setup{name: f.stream, stream: f.stream, routes: f.routes, crds: crdName})
+		if m != nil {
+			defer func() { err = errors.Join(err, m.close(ctx), b.drop(ctx, f.stream)) }()
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		f.measured = m.measured
+		followers = append(followers, f)
 	}
 	n := float64(b.objects.count)
-	api, cpu := micros(d.api)/n, micros(d.cpu)/n/float64(routes)
-	b.sheet.add(routesAPI, 0, of, api)
-	b.sheet.add(routesCPU, 0, of, cpu)
-	b.say("  %d routes, round %d of %d: %.0f µs of the API server's CPU a change, %.1f µs of the bridge's a delivered event",
-		routes, round+1, b.options.rounds, api, cpu)
+	for turn := range drainsEach {
+		drained, err := b.drain(ctx, turn, followers...)
+		if err != nil {
+			return err
+		}
+		for i, f := range followers {
+			api, cpu := micros(drained[i].api)/n, micros(drained[i].cpu)/n/float64(f.routes)
+			b.sheet.add(routesAPI, 0, f.of, api)
+			b.sheet.add(routesCPU, 0, f.of, cpu)
+			b.say("  %s, round %d of %d, turn %d of %d: %.0f µs of the API server's CPU a change, %.1f µs of the bridge's a delivered event",
+				f.name, round+1, b.options.rounds, turn+1, drainsEach, api, cpu)
+		}
+	}
 	return nil
 }
