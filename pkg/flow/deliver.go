@@ -35,7 +35,7 @@ func (r *Run) deliver() (over bool) {
 		if wake == nil && r.queue.rest() {
 			return false
 		}
-		batch, open := r.queue.take(r.delivering, wake, batchEvents, batchBytes)
+		batch, open := r.queue.take(r.delivering, wake)
 		if !open {
 			return true
 		}

@@ -6,9 +6,9 @@ const (
 	// gatherFor is how long a batch gathers at most, from when the one before it
 	// was taken. Each batch costs as much as some events do, here and in the
 	// sink: both wake up, read and write, whatever there is. At 7,000 events/s
-	// of 2 KiB into JetStream, batches of 30 take 75 to 85 µs of CPU an event,
-	// of the bridge and NATS together, those of 130 take 50 to 60, and more hardly
-	// less.
+	// of 2 KiB into JetStream, batches of 32 take 73 µs of CPU an event, of who
+	// publishes and the server together, those of 128 take 42, and larger ones
+	// hardly less (make bench-nats BENCHFLAGS=-windows).
 	gatherFor = 25 * time.Millisecond
 	// A batch of gatherEvents or gatherBytes has gathered enough. It stays below
 	// what the NATS sink writes as an atomic batch, which costs the server more

@@ -68,7 +68,7 @@ func TestGather(t *testing.T) {
 				var lates []time.Duration
 				batches := 0
 				for {
-					batch, open := q.take(t.Context(), nil, batchEvents, batchBytes)
+					batch, open := q.take(t.Context(), nil)
 					if !open {
 						break
 					}
@@ -135,7 +135,7 @@ func TestGatheringEnds(t *testing.T) {
 					synctest.Wait()
 					row.happens(q, end, wake)
 				}()
-				batch, open := q.take(ctx, wake, batchEvents, batchBytes)
+				batch, open := q.take(ctx, wake)
 				if len(batch) != row.batch || open != row.open {
 					t.Errorf("%d are taken, %t, want %d, %t", len(batch), open, row.batch, row.open)
 				}

@@ -262,10 +262,10 @@ func (q *queue) gather(now time.Time) time.Duration {
 	return max(0, q.flood.wait(now))
 }
 
-// take waits for items and returns a batch of them, at most that many and
-// that many bytes; see gatherFor. It returns none when woken before there is
-// one, and is no longer open once the queue is closed and empty, or ctx is done.
-func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes int) (batch []item, open bool) {
+// take waits for items and returns a batch of them, at most batchEvents and
+// batchBytes; see gatherFor. It returns none when woken before there is one, and
+// is no longer open once the queue is closed and empty, or ctx is done.
+func (q *queue) take(ctx context.Context, wake <-chan time.Time) (batch []item, open bool) {
 	var gathered <-chan time.Time
 	for {
 		q.mu.Lock()
@@ -274,7 +274,7 @@ func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes
 		q.gathering = wait > 0
 		if n := len(q.items); n > 0 && wait == 0 {
 			bytes, count := 0, 0
-			for count < min(n, most) && (count == 0 || bytes+q.items[count].size <= mostBytes) {
+			for count < min(n, batchEvents) && (count == 0 || bytes+q.items[count].size <= batchBytes) {
 				bytes += q.items[count].size
 				count++
 			}
@@ -294,9 +294,7 @@ func (q *queue) take(ctx context.Context, wake <-chan time.Time, most, mostBytes
 			return nil, false
 		}
 		if gathered == nil && wait > 0 {
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			gathered = timer.C
+			gathered = time.After(wait)
 		}
 		select {
 		case <-q.added:

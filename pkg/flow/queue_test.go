@@ -32,7 +32,7 @@ func TestQueueLeavesNothingBehind(t *testing.T) {
 					return
 				}
 				takers.Add(1)
-				batch, open := q.take(t.Context(), nil, batchEvents, batchBytes)
+				batch, open := q.take(t.Context(), nil)
 				if !open {
 					takers.Add(-1)
 					close(over)
