@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/crbridge/crbridge/test/process"
 )
 
 const mib = 1 << 20
@@ -52,6 +54,13 @@ type follower struct {
 // they have the same to catch up with, and a machine that is not the same for
 // long is for all of them.
 func (b *bench) drain(ctx context.Context, first int, followers ...follower) (_ []drained, err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range followers {
+				err = errors.Join(err, f.Signal(syscall.SIGCONT))
+			}
+		}
+	}()
 	for _, f := range followers {
 		if f.stream == "" {
 			if err := expect(ctx, f.measured, b.objects.count); err != nil {
@@ -61,11 +70,6 @@ func (b *bench) drain(ctx context.Context, first int, followers ...follower) (_ 
 		if err := f.Pause(ctx); err != nil {
 			return nil, err
 		}
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, f.Signal(syscall.SIGCONT))
-			}
-		}()
 	}
 	last, err := b.objects.updateAll(ctx)
 	if err != nil {
@@ -94,7 +98,7 @@ func (b *bench) catchUp(ctx context.Context, f follower, last place) (d drained,
 	if err != nil {
 		return d, err
 	}
-	api, err := cpuOf(b.cp.APIServer.PID())
+	api, err := process.CPU(b.cp.APIServer.PID())
 	if err != nil {
 		return d, err
 	}
@@ -119,7 +123,7 @@ func (b *bench) catchUp(ctx context.Context, f follower, last place) (d drained,
 		return d, err
 	}
 	d.cpu -= cpu
-	if d.api, err = cpuOf(b.cp.APIServer.PID()); err != nil {
+	if d.api, err = process.CPU(b.cp.APIServer.PID()); err != nil {
 		return d, err
 	}
 	d.api -= api

@@ -17,7 +17,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"golang.org/x/sys/unix"
 
 	"github.com/crbridge/crbridge/test/process"
 )
@@ -29,19 +28,6 @@ type measured struct {
 	*process.Process
 	server string    // base URL
 	began  time.Time // when it was started
-}
-
-// cpuOf is the time that all threads of the process have run, in user and
-// kernel, those that have ended among them. It is the scheduler's own count in
-// nanoseconds, where /proc counts in hundredths of a second.
-func cpuOf(pid int) (time.Duration, error) {
-	const scheduled = 2 // CPUCLOCK_SCHED
-	clock := int32(^pid)<<3 | scheduled
-	var ts unix.Timespec
-	if err := unix.ClockGettime(clock, &ts); err != nil {
-		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
 }
 
 // memory is what a process has of the machine's, in bytes.
@@ -74,7 +60,7 @@ func parseMemory(status []byte) (m memory, err error) {
 }
 
 // cpu is the CPU time that the process has used so far.
-func (m *measured) cpu() (time.Duration, error) { return cpuOf(m.PID()) }
+func (m *measured) cpu() (time.Duration, error) { return process.CPU(m.PID()) }
 
 // settled waits until the process has given back what it does not need, and
 // returns what it has then: until its resident memory has shrunk by less than

@@ -31,6 +31,11 @@ func (b *bench) routes(ctx context.Context) error {
 
 func (b *bench) drainRoutes(ctx context.Context, round int) (err error) {
 	var followers []follower
+	defer func() {
+		for _, f := range followers {
+			err = errors.Join(err, f.close(ctx), b.drop(ctx, f.stream))
+		}
+	}()
 	for _, of := range []struct {
 		column
 		routes int
@@ -38,13 +43,12 @@ func (b *bench) drainRoutes(ctx context.Context, round int) (err error) {
 		f := follower{name: fmt.Sprintf("%d routes", of.routes), of: of.column, stream: fmt.Sprintf("routes-%d-%d", of.routes, round), routes: of.routes}
 		m, err := b.startBridge(ctx, setup{name: f.stream, stream: f.stream, routes: f.routes, crds: crdName})
 		if m != nil {
-			defer func() { err = errors.Join(err, m.close(ctx), b.drop(ctx, f.stream)) }()
+			f.measured = m.measured
+			followers = append(followers, f)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		f.measured = m.measured
-		followers = append(followers, f)
 	}
 	n := float64(b.objects.count)
 	for turn := range drainsEach {

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 // Benchnats measures what it costs to publish events durably to a JetStream
 // stream behind a fence, in the two ways that there are: single messages with
@@ -9,6 +9,9 @@
 // First it prints facts that code which publishes so has to know, having put
 // each question to the servers that it measures. Then comes a table, and from
 // which batch size on an atomic batch is the faster way.
+//
+// Then it measures what an event costs the server and who publishes it, by how
+// many are published in one go, where they come at the rate of a backlog.
 //
 // A flow has one batch in flight. Of each line of the table the ways took
 // turns, and figures are medians of the rounds; ratios are taken within a round.
@@ -35,7 +38,9 @@ type options struct {
 	rounds int
 	time   time.Duration // of one way in one round
 	cells  []cell
-	slow   bool // ask the facts that take long, too
+	// windows are those whose price is compared at a steady rate.
+	windows []window
+	slow    bool // ask the facts that take long, too
 }
 
 func main() {
@@ -50,22 +55,27 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	var quick, factsOnly bool
+	var quick, factsOnly, windowsOnly bool
 	flags := flag.NewFlagSet("benchnats", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.BoolVar(&quick, "quick", false, "few sizes, short rounds, and no facts that take long: half a minute in all")
 	flags.BoolVar(&factsOnly, "facts", false, "print the facts only")
+	flags.BoolVar(&windowsOnly, "windows", false, "measure only what an event costs, by how many are published in one go")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each way is measured")
 	flags.DurationVar(&o.time, "time", 100*time.Millisecond, "for how long each way publishes in a round")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	o.cells, o.slow = allCells(), !quick
+	o.cells, o.windows, o.slow = allCells(), allWindows(), !quick
 	if quick {
+		o.windows = []window{{32, pipelined}, {256, pipelined}, {256, atomic}}
 		o.cells, o.rounds, o.time = quickCells(), min(o.rounds, 2), min(o.time, 50*time.Millisecond)
 	}
 	if o.rounds < 1 || o.time <= 0 || flags.NArg() > 0 {
 		return errors.New("rounds and time are above 0, and there are no arguments")
+	}
+	if windowsOnly {
+		return compareWindows(ctx, o, stdout, stderr)
 	}
 	setups := []setup{{replicas: 1}, {replicas: 1, syncAlways: true}, {replicas: 3}, {replicas: 3, syncAlways: true}}
 	var results []result
@@ -87,7 +97,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(stdout)
-	return recommend(stdout, results)
+	if err := recommend(stdout, results); err != nil {
+		return err
+	}
+	return compareWindows(ctx, o, stdout, stderr)
 }
 
 // setup is a server, or a cluster, that is measured.

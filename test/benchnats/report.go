@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -103,6 +103,11 @@ func micros(times []time.Duration) []float64 {
 		values = append(values, float64(t)/float64(time.Microsecond))
 	}
 	return values
+}
+
+// spread is a median, and between which values it lies.
+func spread(values []float64) string {
+	return fmt.Sprintf("%.1f (%.1f–%.1f)", median(values), slices.Min(values), slices.Max(values))
 }
 
 func median(values []float64) float64 {
