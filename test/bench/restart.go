@@ -29,7 +29,7 @@ var (
 // little has happened for 75 s, an API server keeps no more than the last 100
 // changes of a resource (defaultLowerBoundCapacity, resizeCacheLocked in
 // k8s.io/apiserver/pkg/storage/cacher/watch_cache.go): with as many as that, it
-// would depend on its own writes whether it still has what came before.
+// may no longer have what came before.
 const changedWhileDown = 50
 
 // restarted is what a start took.

@@ -96,8 +96,8 @@ func (w *world) say(format string, args ...any) { fmt.Fprintf(w.progress, format
 
 // stored waits until the stream has this version of the object, or a newer one,
 // on that route. Nothing of the flow is stored behind it before what came first.
-// The server tells when the event comes: to ask for it again and again would take
-// a tenth of what the server has for the events.
+// The server tells when the event comes: to ask for it again and again would be
+// work for the server that is measured.
 func (w *world) stored(ctx context.Context, stream string, r int, p place) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
