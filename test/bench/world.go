@@ -120,10 +120,11 @@ func (w *world) stored(ctx context.Context, stream string, r int, p place) error
 			told, err = versionIn(message.Header)
 		}
 	}
-	for err == nil && version < p.version { // it is told of before it is stored
-		if version, err = stored(ctx, s, coming.Subject); err == nil {
-			err = pause(ctx, time.Millisecond)
-		}
+	if err == nil && version < p.version { // it is told of before it is stored
+		err = until(ctx, time.Millisecond, func() (bool, error) {
+			version, err = stored(ctx, s, coming.Subject)
+			return version >= p.version, err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("waiting for version %d of %s in stream %s, which has %d: %w", p.version, p.name, stream, version, err)

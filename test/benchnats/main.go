@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var quick, factsOnly, windowsOnly bool
 	flags := flag.NewFlagSet("benchnats", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&quick, "quick", false, "few sizes, short rounds, and no facts that take long: half a minute in all")
+	flags.BoolVar(&quick, "quick", false, "few sizes, short rounds, and no facts that take long: a minute in all")
 	flags.BoolVar(&factsOnly, "facts", false, "print the facts only")
 	flags.BoolVar(&windowsOnly, "windows", false, "measure only what an event costs, by how many are published in one go")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each way is measured")
