@@ -33,7 +33,7 @@ const (
 	// deletion is where it is not.
 	doubted
 	// buried: the object was told to be deleted and is there all the same, as
-	// its CRD was removed by force. Nothing more is told of it.
+	// its CRD went without its data. Nothing more is told of it.
 	buried
 	// resent: the requested resync that is under way has told of the object.
 	resent
@@ -611,7 +611,7 @@ func (l *ledger) forgetPending(unanswered []item) {
 // endIncarnation closes the ledger of an incarnation of which every object's
 // deletion is durable. Rows that are left are of a later one, which was heard
 // of before its CRD was; the next list compares with them. The dead stay: if
-// the CRD was removed by force, the next one brings them back.
+// the CRD went without their data, the next one brings them back.
 func (l *ledger) endIncarnation() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -192,12 +192,14 @@ func (w *watcher) resend(ctx context.Context, change events.Change, i item) {
 	w.run.send(ctx, change, i, i.row.digest)
 }
 
-// bury notes that an object is there that was told to be deleted: its CRD was
-// removed by force, which leaves the objects' data behind, and has come back.
+// bury notes that an object is there that was told to be deleted: its CRD went
+// without its data, and has come back. So it is where the CRD was removed by
+// force, and may be where the object was made just as its CRD was deleted: the
+// API server may carry that out after it has deleted the objects.
 func (r *Run) bury(ctx context.Context, i item) {
 	i.row.set(buried, true)
-	r.flow.condition.setBuried(fmt.Sprintf("%s and perhaps others were told to be deleted with their CRD, which was removed by force: "+
-		"their data is still there, and nothing more is told of them; `bridge resync --route %s` tells of all objects again",
+	r.flow.condition.setBuried(fmt.Sprintf("%s and perhaps others were told to be deleted with their CRD, which went without their data "+
+		"(removed by force, or as they were being made): it is still there, and nothing more is told of them; `bridge resync --route %s` tells of all objects again",
 		i.key, r.flow.id.Route))
 	r.put(ctx, nil, i)
 }

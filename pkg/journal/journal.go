@@ -24,7 +24,7 @@ type Row struct {
 	// Sent: an event of the object was delivered.
 	Sent bool
 	// Buried: the object was told to be deleted, and its data is there all the
-	// same (its CRD was removed by force). Nothing more is told of it.
+	// same (its CRD went without it). Nothing more is told of it.
 	Buried bool
 	// Risen: a requested resync has told of the object after it was told to be
 	// deleted, so that its end is another than that.

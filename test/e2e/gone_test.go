@@ -143,7 +143,7 @@ func TestCRDRemovedByForce(t *testing.T) {
 	w.kind.add(t, "new", nil)
 	eventually(t, func() error {
 		f := b.flow(t, w.kind.name, "test")
-		if f.State != "running" || !strings.Contains(f.Reason, "removed by force") || !strings.Contains(f.Reason, "bridge resync --route test") {
+		if f.State != "running" || !strings.Contains(f.Reason, "went without their data (removed by force") || !strings.Contains(f.Reason, "bridge resync --route test") {
 			return fmt.Errorf("%+v", f)
 		}
 		return nil
