@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -37,12 +38,27 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 // what one round trip to the API server can carry: 25 MB/s at 10 ms.
 const watchBuffer = 256 << 10
 
-// boundWatches is given the transport before anything is wrapped around it.
+// boundWatches is given the transport before client-go wraps around it what
+// authenticates, and before anything was sent.
 func boundWatches(transport http.RoundTripper) http.RoundTripper {
-	if t, ok := transport.(*http.Transport); ok {
+	if t := baseTransport(transport); t != nil {
 		t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: watchBuffer}
 	}
 	return transport
+}
+
+// baseTransport is what requests go through in the end. client-go has wrapped
+// it: what it is to forget when nobody uses it, and a CA that comes from a file
+// and may change.
+func baseTransport(transport http.RoundTripper) *http.Transport {
+	for {
+		wrapper, is := transport.(utilnet.RoundTripperWrapper)
+		if !is {
+			base, _ := transport.(*http.Transport)
+			return base
+		}
+		transport = wrapper.WrappedRoundTripper()
+	}
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

@@ -129,37 +129,6 @@ func TestElectionNeedsANamespace(t *testing.T) {
 	}
 }
 
-// TestWatchesAreBounded shows that the client for the API server holds less of
-// a watch that nobody reads than Go's HTTP/2 client would.
-func TestWatchesAreBounded(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	content := `{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":"https://api.example.com"}}]}`
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c, err := connect(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := baseTransport(c.HTTP)
-	if base == nil || base.HTTP2 == nil || base.HTTP2.MaxReceiveBufferPerStream != watchBuffer {
-		t.Errorf("the transport is %+v, without a bound of %d bytes for a watch", base, watchBuffer)
-	}
-}
-
-// baseTransport is what a client's requests go through in the end.
-func baseTransport(client *http.Client) *http.Transport {
-	transport := client.Transport
-	for {
-		wrapper, is := transport.(interface{ WrappedRoundTripper() http.RoundTripper })
-		if !is {
-			base, _ := transport.(*http.Transport)
-			return base
-		}
-		transport = wrapper.WrappedRoundTripper()
-	}
-}
-
 // TestTokenIsReadAgain shows that the bridge uses what the kubelet has put into
 // the file of its token a minute later. (The kubelet does so twelve minutes
 // before the token of deploy/ ends.)
@@ -183,7 +152,7 @@ func TestTokenIsReadAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		base := baseTransport(c.HTTP)
+		base := baseTransport(c.HTTP.Transport)
 		base.DisableKeepAlives = true // the clock stands while something waits for the network
 		sent := func() string {
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
