@@ -17,6 +17,20 @@ import (
 // duration holds up the goroutine for so long.
 const Variable = "BRIDGE_FAILPOINTS"
 
+// VariableOfBounds is the environment variable that says by how much Bound
+// divides.
+const VariableOfBounds = "BRIDGE_BOUNDS"
+
+// Bound is a number from which on something is much, or rather a fraction of it:
+// so that what takes much also happens where there is little.
+func Bound(n int) int {
+	by, err := strconv.Atoi(os.Getenv(VariableOfBounds))
+	if err != nil || by < 1 {
+		return n
+	}
+	return max(1, n/by)
+}
+
 type action struct {
 	at   int
 	kill bool

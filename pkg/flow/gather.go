@@ -1,6 +1,10 @@
 package flow
 
-import "time"
+import (
+	"time"
+
+	"github.com/crbridge/crbridge/internal/failpoint"
+)
 
 const (
 	// gatherFor is how long a batch gathers at most, from when the one before it
@@ -18,9 +22,10 @@ const (
 	// Batches gather while floodEvents come within floodFor, which are 2,000 in a
 	// second: as in a backlog, or in a list. What comes more slowly than that, or
 	// in a burst of fewer, waits for nothing.
-	floodEvents = 256
-	floodFor    = 128 * time.Millisecond
+	floodFor = 128 * time.Millisecond
 )
+
+var floodEvents = failpoint.Bound(256)
 
 // flood knows whether so much comes that batches gather.
 type flood struct {

@@ -39,10 +39,10 @@ func TestGather(t *testing.T) {
 		atMost int // batches
 	}{
 		{"few wait for nothing", each(1000, 2*time.Millisecond), small, 1 << 20, 0, 0, 1000},
-		{"nor do some, but for the batch before them", each(1000, floodFor/(floodEvents-2)), small, 1 << 20, trip, trip, 1000},
+		{"nor do some, but for the batch before them", each(1000, floodFor/time.Duration(floodEvents-2)), small, 1 << 20, trip, trip, 1000},
 		{"nor bursts", after(floodFor, each(floodEvents-1, 0), each(floodEvents-1, 0)), small, 1 << 20, trip, trip, 4},
 		{"much is taken together", each(10_000, fast), small, 4 << 20, gatherFor, gatherFor, 27 + 10_000/gatherEvents},
-		{"which goes on while it lasts", each(10_000, floodFor*3/4/floodEvents), small, 4 << 20, gatherFor, gatherFor, 300 + 10_000/50},
+		{"which goes on while it lasts", each(10_000, floodFor*3/4/time.Duration(floodEvents)), small, 4 << 20, gatherFor, gatherFor, 300 + 10_000/50},
 		{"more than enough is not waited for", each(10_000, fast/10), small, 4 << 20, 3 * trip, 3 * trip, 10_000 / 64},
 		{"so are many bytes", each(2_000, fast), gatherBytes / 10, 4 << 20, 2 * trip, 2 * trip, 270},
 		{"after much, one is told at once", after(gatherFor, each(1000, fast), each(1, 0)), small, 1 << 20, gatherFor, 0, 35},
