@@ -23,6 +23,7 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 	// The API server's own priority and fairness paces requests; a limit here
 	// would only make a thousand flows wait for each other.
 	config.QPS = -1
+	dedicated := rest.CopyConfig(config)
 	config.Wrap(boundWatches)
 	// Custom resources know only JSON; what protobuf there is (CRDs, metadata)
 	// the typed clients ask for.
@@ -30,12 +31,22 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 	if client, err = rest.HTTPClientFor(config); err != nil {
 		return sources.Cluster{}, fmt.Errorf("cluster credentials: %w", err)
 	}
-	return sources.Cluster{Config: config, HTTP: client}, nil
+	// A connection for each request, see sources.Cluster.
+	dedicated.NextProtos = []string{"http/1.1"}
+	dedicated.Wrap(closeAfterwards)
+	var busy *http.Client
+	if busy, err = rest.HTTPClientFor(dedicated); err != nil {
+		return sources.Cluster{}, fmt.Errorf("cluster credentials: %w", err)
+	}
+	return sources.Cluster{Config: config, HTTP: client, Dedicated: busy}, nil
 }
 
 // watchBuffer is how much of a watch that is not read the HTTP/2 client holds.
 // Go's own is 4 MiB, which hundreds of blocked flows cannot have each. It is
-// what one round trip to the API server can carry: 25 MB/s at 10 ms.
+// what one round trip to the API server can carry: 25 MB/s at 10 ms. Of a
+// dedicated connection the kernel holds about as much: it grows its buffer with
+// what was read in a round trip (tcp_rmem in tcp(7)). A smaller one is not asked
+// for: with one the server sent nothing for seconds after a long pause.
 const watchBuffer = 256 << 10
 
 // boundWatches is given the transport before client-go wraps around it what
@@ -43,6 +54,14 @@ const watchBuffer = 256 << 10
 func boundWatches(transport http.RoundTripper) http.RoundTripper {
 	if t := baseTransport(transport); t != nil {
 		t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: watchBuffer}
+	}
+	return transport
+}
+
+// closeAfterwards is boundWatches for connections of which each has one request.
+func closeAfterwards(transport http.RoundTripper) http.RoundTripper {
+	if t := baseTransport(transport); t != nil {
+		t.DisableKeepAlives = true
 	}
 	return transport
 }

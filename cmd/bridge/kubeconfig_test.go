@@ -2,10 +2,15 @@ package main
 
 import (
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,5 +108,57 @@ func TestWatchesAreBounded(t *testing.T) {
 				t.Errorf("the server sent %d bytes, want about %d", n, watchBuffer)
 			}
 		})
+	}
+}
+
+// TestDedicatedConnections shows that each request of the client for busy watches
+// has a connection, over HTTP/1.1, that ends with it, and the credentials of all
+// others.
+func TestDedicatedConnections(t *testing.T) {
+	var mu sync.Mutex
+	made, closed := map[net.Conn]bool{}, map[net.Conn]bool{}
+	s, ca := secureServer(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Authorization")) })
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		made[c] = true
+		if state == http.StateClosed {
+			closed[c] = true
+		}
+	}
+	c, err := connect(kubeconfigFor(t, api.Cluster{Server: s.URL, CertificateAuthority: ca}, api.AuthInfo{Token: "secret"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const requests = 3
+	for range requests {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := c.Dedicated.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(response.Body)
+		if err := errors.Join(err, response.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if response.Proto != "HTTP/1.1" || string(content) != "Bearer secret" {
+			t.Errorf("it speaks %s, and sends %q", response.Proto, content)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		mu.Lock()
+		if len(made) == requests && len(closed) == requests {
+			mu.Unlock()
+			return
+		}
+		got := fmt.Sprintf("%d connections were made, and %d closed, want %d", len(made), len(closed), requests)
+		mu.Unlock()
+		if time.Now().After(deadline) {
+			t.Fatal(got)
+		}
+		<-time.After(time.Millisecond)
 	}
 }

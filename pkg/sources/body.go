@@ -22,6 +22,8 @@ type wanted struct {
 	accept  string // instead of client-go's own; empty: that
 	media   string // of a body that can be read here
 	instead string // what client-go reads then, in JSON
+
+	dedicated bool // over a connection of its own
 }
 
 var (
@@ -76,7 +78,10 @@ func (a *answer) close() {
 }
 
 // bodies is the transport that keeps bodies for those who ask.
-type bodies struct{ inner http.RoundTripper }
+type bodies struct {
+	inner     http.RoundTripper
+	dedicated http.RoundTripper // for requests that are to have a connection of their own
+}
 
 var _ utilnet.RoundTripperWrapper = bodies{}
 
@@ -90,7 +95,11 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 		request = request.Clone(request.Context()) // it is not to be changed, see http.RoundTripper
 		request.Header.Set("Accept", a.accept)
 	}
-	response, err := b.inner.RoundTrip(request)
+	via := b.inner
+	if asked && a.dedicated {
+		via = b.dedicated
+	}
+	response, err := via.RoundTrip(request)
 	if err != nil || !asked || response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
 		return response, err
 	}

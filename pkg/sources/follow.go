@@ -22,6 +22,10 @@ import (
 type Cluster struct {
 	Config *rest.Config
 	HTTP   *http.Client
+	// Dedicated is for watches that bring much: it should give each request a
+	// connection of its own, over HTTP/1.1, and not keep it. Where it is nil they
+	// share what HTTP has.
+	Dedicated *http.Client
 	// History is asked before each watch whether what was heard of is still
 	// there. Nil asks nothing.
 	History *History
@@ -37,12 +41,19 @@ type Cluster struct {
 // bodies is the client for requests whose answers are not left to client-go.
 func (c Cluster) bodies() *http.Client {
 	client := *c.HTTP
-	inner := client.Transport
-	if inner == nil {
-		inner = http.DefaultTransport
+	b := bodies{inner: transport(c.HTTP)}
+	if c.Dedicated != nil {
+		b.dedicated = transport(c.Dedicated)
 	}
-	client.Transport = bodies{inner}
+	client.Transport = b
 	return &client
+}
+
+func transport(c *http.Client) http.RoundTripper {
+	if c.Transport == nil {
+		return http.DefaultTransport
+	}
+	return c.Transport
 }
 
 // Resource is what to follow, as its CRD describes it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -16,9 +15,8 @@ const (
 	// firstRead is the memory that a watch has to read into: little for those
 	// that wait. It doubles while there is more to read than it takes.
 	firstRead = 1 << 10
-	// mostRead is what it grows to, but for a frame that is larger. Go's HTTP/2
-	// client tells the server after each read how much more it may send, which
-	// costs as much as reading 16 KiB.
+	// mostRead is what it grows to, but for a frame that is larger. A read costs
+	// as much as some events do, and brings what there is.
 	mostRead = 64 << 10
 	// largestFrame is far above what etcd takes for an object, which is 1.5 MiB
 	// unless it is told otherwise.
@@ -29,18 +27,14 @@ const (
 type frames struct {
 	scanner object.Scanner
 	body    io.Reader
-	ended   <-chan struct{} // the watch has, and what comes is of no interest
-	buffer  []byte          // what was read and not taken
-	space   []byte          // the memory that it is in
-	looked  int             // there is no end of a line before that
-	more    bool            // the last read took all that there was room for
-	err     error           // why nothing more can be read
-	pace    pace
+	buffer  []byte // what was read and not taken
+	space   []byte // the memory that it is in
+	looked  int    // there is no end of a line before that
+	more    bool   // the last read took all that there was room for
+	err     error  // why nothing more can be read
 }
 
-func newFrames(body io.Reader, ended <-chan struct{}) *frames {
-	return &frames{body: body, ended: ended}
-}
+func newFrames(body io.Reader) *frames { return &frames{body: body} }
 
 // next waits for the next event.
 func (f *frames) next() (watch.Event, error) {
@@ -51,7 +45,6 @@ func (f *frames) next() (watch.Event, error) {
 			f.err = err
 			return watch.Event{}, err
 		case found:
-			f.pace.came()
 			return event, nil
 		case f.err != nil:
 			return watch.Event{}, f.err
@@ -117,11 +110,6 @@ func (f *frames) read() {
 	} else {
 		copy(f.space, f.buffer)
 	}
-	if !f.more {
-		f.pace.wait(f.ended)
-	}
-	began := time.Now()
 	n, err := f.body.Read(f.space[kept:])
-	f.pace.read(n, time.Since(began))
 	f.buffer, f.err, f.more = f.space[:kept+n], err, n == len(f.space)-kept
 }

@@ -21,7 +21,7 @@ const (
 
 // read are the events of a body in words, and why there are no more.
 func read(body io.Reader) (told []string, err error) {
-	f := newFrames(body, nil)
+	f := newFrames(body)
 	for {
 		event, err := f.next()
 		if err != nil {
@@ -111,7 +111,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(`{"type":"ADDED","object":{"kind":"K","metadata":{"name":1}}}`)
 	f.Add(`{"type":"ADDED","object":{"kind":"K","metadata":{"name":"a","name":"b","uid":"u","resourceVersion":"1"}}}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		frames := newFrames(iotest.HalfReader(strings.NewReader(body)), nil)
+		frames := newFrames(iotest.HalfReader(strings.NewReader(body)))
 		decoder := json.NewDecoder(strings.NewReader(body))
 		for {
 			event, err := frames.next()

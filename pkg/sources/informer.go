@@ -65,6 +65,7 @@ func newInformer(lw toolscache.ListerWatcher, from Start, c Cluster, pick pick, 
 		survey:   from.Survey && from.Position != "",
 		history:  c.History,
 		requests: c.Requests,
+		lane:     lane{possible: c.Dedicated != nil},
 		synced:   func() { i.syncOnce.Do(func() { close(i.synced) }) },
 	}
 	if i.lw.requests == nil {

@@ -53,6 +53,7 @@ type listWatch struct {
 	resume   string // where the first watch begins; empty: list first
 	history  *History
 	requests *Requests
+	lane     lane
 	synced   func() // called once the first list, or its replacement, is through
 
 	mu      sync.Mutex
@@ -142,9 +143,14 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		l.running.Done()
 		return nil, err
 	}
-	asking, a := asking(ctx, eventsWanted)
+	wanted := eventsWanted
+	wanted.dedicated = l.lane.next()
+	asking, a := asking(ctx, wanted)
 	w, err := l.open(asking, options)
 	if err != nil {
+		if wanted.dedicated {
+			l.lane.refused()
+		}
 		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
@@ -153,7 +159,10 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	l.handler.Condition(nil)
 	l.gate.granted(options.ResourceVersion)
 	l.catchesUp(ctx)
-	p := newPatientWatch(w, a, func(err error) { l.failed(ctx, err) })
+	p := newPatientWatch(w, a, &l.lane, func(err error) { l.failed(ctx, err) })
+	if p.dedicated {
+		l.running.Go(p.watchQuiet)
+	}
 	go func() {
 		defer l.running.Done()
 		p.run()

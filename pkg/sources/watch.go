@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,6 +29,10 @@ type patientWatch struct {
 	release func()
 	failed  func(error)
 
+	lane      *lane
+	dedicated bool         // it has a connection of its own
+	events    atomic.Int64 // that were taken
+
 	out  chan watch.Event
 	stop chan struct{}
 	once sync.Once
@@ -35,15 +40,15 @@ type patientWatch struct {
 
 // newPatientWatch reads the body of the answer, or, where client-go has that,
 // what it makes of it.
-func newPatientWatch(inner watch.Interface, a *answer, failed func(error)) *patientWatch {
-	p := &patientWatch{failed: failed, out: make(chan watch.Event), stop: make(chan struct{})}
+func newPatientWatch(inner watch.Interface, a *answer, l *lane, failed func(error)) *patientWatch {
+	p := &patientWatch{failed: failed, lane: l, dedicated: a.dedicated, out: make(chan watch.Event), stop: make(chan struct{})}
 	body := a.take()
 	p.release = func() {
 		a.close()
 		inner.Stop()
 	}
 	if body != nil {
-		p.next = newFrames(body, p.stop).next
+		p.next = newFrames(body).next
 		return p
 	}
 	p.next = func() (watch.Event, error) {
@@ -66,10 +71,12 @@ func (p *patientWatch) Stop() {
 	})
 }
 
-// run passes events on until the watch ends, is stopped, or is not read.
+// run passes events on until the watch ends, is stopped, is not read, or is to
+// have a connection of its own. What was read then and not taken comes again.
 func (p *patientWatch) run() {
 	defer close(p.out)
 	defer p.Stop()
+	brings := meter{since: time.Now()}
 	patience := time.NewTimer(BlockedWatchTimeout)
 	defer patience.Stop()
 	for {
@@ -96,6 +103,29 @@ func (p *patientWatch) run() {
 			}
 		}
 		if err != nil {
+			return
+		}
+		p.events.Add(1)
+		if !p.dedicated && brings.came() && p.lane.busy() {
+			return
+		}
+	}
+}
+
+// watchQuiet ends a watch that has a connection of its own when it brings little,
+// and returns when the watch has ended.
+func (p *patientWatch) watchQuiet() {
+	ticker := time.NewTicker(quietFor)
+	defer ticker.Stop()
+	for last := int64(0); ; last = p.events.Load() {
+		select {
+		case <-p.stop:
+			return
+		case <-ticker.C:
+		}
+		if p.events.Load()-last < quietEvents {
+			p.lane.quiet()
+			p.Stop()
 			return
 		}
 	}

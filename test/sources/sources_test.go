@@ -51,6 +51,9 @@ type recorder struct {
 	changed  chan struct{}
 	gate     sync.Mutex // held by a test: the handler blocks
 
+	block   int           // after being told so much it blocks; 0: never
+	blocked chan struct{} // until this is closed
+
 	known map[string]string                     // versions by key, of what a list may leave out
 	asked func(ctx context.Context, key string) // called before Unchanged answers
 }
@@ -61,9 +64,13 @@ func (r *recorder) tell(format string, args ...any) {
 	r.gate.Lock()
 	defer r.gate.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.told = append(r.told, fmt.Sprintf(format, args...))
+	block := len(r.told) == r.block
+	r.mu.Unlock()
 	r.wake()
+	if block {
+		<-r.blocked
+	}
 }
 
 func (r *recorder) wake() {
