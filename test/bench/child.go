@@ -34,6 +34,7 @@ type settings struct {
 	stream     string
 	crds       int  // of the numbered CRDs, how many are watched; 0 is the CRD of the objects
 	empty      bool // the CRD without objects is watched
+	http1      bool // over HTTP/1.1
 }
 
 // noCRDs as their number has a child watch nothing.
@@ -42,14 +43,18 @@ const noCRDs = -1
 func (s settings) flags() []string {
 	return []string{
 		"-address", s.address, "-kubeconfig", s.kubeconfig, "-nats", s.nats, "-stream", s.stream,
-		"-crds", strconv.Itoa(s.crds), "-empty=" + strconv.FormatBool(s.empty),
+		"-crds", strconv.Itoa(s.crds), "-empty=" + strconv.FormatBool(s.empty), "-http1=" + strconv.FormatBool(s.http1),
 	}
 }
 
 func (s settings) config() (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
-	if err == nil {
-		config.QPS = -1
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	if s.http1 {
+		config.NextProtos = []string{"http/1.1"}
 	}
 	return config, err
 }
@@ -75,6 +80,7 @@ func runChild(ctx context.Context, args []string) (err error) {
 	flags.StringVar(&s.stream, "stream", "", "")
 	flags.IntVar(&s.crds, "crds", 0, "")
 	flags.BoolVar(&s.empty, "empty", false, "")
+	flags.BoolVar(&s.http1, "http1", false, "")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

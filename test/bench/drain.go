@@ -22,10 +22,17 @@ var (
 		{against: ofStock, bound: 0.25},
 	}}
 	drainPeak   = &figure{section: drainSection, name: "peak memory, drain", unit: "MiB", digits: 0, limit: "raw watch"}
+	plainRate   = &figure{section: drainSection, name: "events in a second, drain; over HTTP/1.1", digits: 0, limit: plainWatch}
+	plainCPU    = &figure{section: drainSection, name: "CPU per event, drain; over HTTP/1.1", unit: "µs", digits: 1, limit: plainWatch}
 	publishRate = &figure{section: drainSection, name: "events in a second, drain; published in atomic batches", digits: 0, limit: "raw publish"}
 	singlesRate = &figure{section: drainSection, name: "events in a second, drain; published singly", digits: 0, limit: "raw publish"}
 	publishCPU  = &figure{section: drainSection, name: "CPU per event, drain; published in atomic batches", unit: "µs", digits: 1, limit: "raw publish"}
 )
+
+// plainWatch is a raw watch over a connection of its own, as the bridge has it
+// where much comes. The raw watch is what client-go makes of its configuration,
+// over HTTP/2.
+const plainWatch = "raw watch over HTTP/1.1"
 
 // drained is what a process used to catch up with one change of each object.
 type drained struct {
@@ -46,6 +53,7 @@ type follower struct {
 	of     column
 	stream string // that it writes to; empty: it counts what comes, see watchWork
 	routes int
+	plain  bool   // it is the limit over HTTP/1.1
 	goesOn func() // called when it does after it was stopped; may be nil
 }
 
@@ -154,6 +162,12 @@ func (b *bench) drainsOf(ctx context.Context, round int) (err error) {
 	}
 	defer func() { err = errors.Join(err, watch.close(ctx)) }()
 
+	plain := follower{name: plainWatch, of: ofLimit, plain: true}
+	if plain.measured, err = b.child(ctx, "watch", fmt.Sprintf("watch-http1-%d", round), settings{http1: true}); err != nil {
+		return fmt.Errorf("%s: %w", plain.name, err)
+	}
+	defer func() { err = errors.Join(err, plain.close(ctx)) }()
+
 	stock := follower{name: "stock informer", of: ofStock, stream: fmt.Sprintf("stock-%d", round), routes: 1}
 	if stock.measured, err = b.startStock(ctx, stock.stream, false); err != nil {
 		return fmt.Errorf("%s: %w", stock.name, err)
@@ -175,7 +189,7 @@ func (b *bench) drainsOf(ctx context.Context, round int) (err error) {
 		return fmt.Errorf("bridge: %w", err)
 	}
 
-	followers := []follower{watch, stock, {measured: bridge.measured, name: "bridge", of: ofBridge, stream: stream, routes: 1}}
+	followers := []follower{watch, plain, stock, {measured: bridge.measured, name: "bridge", of: ofBridge, stream: stream, routes: 1}}
 	for turn := range drainsEach {
 		drained, err := b.drain(ctx, turn, followers...)
 		if err != nil {
@@ -200,9 +214,15 @@ func (b *bench) noteDrain(f follower, round, turn int, d drained) error {
 		return err
 	}
 	n := float64(b.objects.count)
-	b.sheet.add(drainRate, 0, f.of, n/d.took.Seconds())
-	b.sheet.add(drainCPU, 0, f.of, micros(d.cpu)/n)
-	b.sheet.add(drainPeak, 0, f.of, memory.peak/mib)
+	if !f.plain {
+		b.sheet.add(drainRate, 0, f.of, n/d.took.Seconds())
+		b.sheet.add(drainCPU, 0, f.of, micros(d.cpu)/n)
+		b.sheet.add(drainPeak, 0, f.of, memory.peak/mib)
+	}
+	if f.plain || f.of == ofBridge {
+		b.sheet.add(plainRate, 0, f.of, n/d.took.Seconds())
+		b.sheet.add(plainCPU, 0, f.of, micros(d.cpu)/n)
+	}
 	b.say("  drain, round %d of %d, turn %d of %d, %s: %.0f events/s, %.1f µs of CPU an event, the API server's %.1f µs, peak %.0f MiB",
 		round+1, b.options.rounds, turn+1, drainsEach, f.name, n/d.took.Seconds(), micros(d.cpu)/n, micros(d.api)/n, memory.peak/mib)
 	return nil

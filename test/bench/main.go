@@ -5,7 +5,8 @@
 // server and a real JetStream:
 //
 //   - the raw watch reads the API server's watch of the objects, counts its
-//     frames and throws them away: faster than that no event can be had;
+//     frames and throws them away: faster than that no event can be had; in
+//     drains a second one does so over HTTP/1.1;
 //   - the raw publish is a loop of nats.go that publishes the very messages of
 //     the bridge: faster than that no event can be made durable;
 //   - the stock informer is client-go's shared informer of unstructured objects,
