@@ -332,6 +332,17 @@ func TestBreaks(t *testing.T) {
 			s.control(`{"epoch":2}`)
 			s.control(`{"epoch":1}`)
 		}},
+		{oracle.Fencing, "a lower epoch, after a purge that left the higher one", func(s *script) {
+			s.control(`{"epoch":1}`)
+			s.purge()
+			s.control(`{"epoch":2}`)
+			s.control(`{"epoch":1}`)
+		}},
+		{oracle.Fencing, "a lower epoch, before a purge", func(s *script) {
+			s.control(`{"epoch":2}`)
+			s.control(`{"epoch":1}`)
+			s.purge()
+		}},
 		{oracle.Fencing, "no epoch", func(s *script) { s.control(`{}`) }},
 		{oracle.Fencing, "an event of whoever was replaced", func(s *script) {
 			first := s.control(`{"epoch":1}`)

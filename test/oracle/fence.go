@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,7 +22,10 @@ type fence struct {
 }
 
 // control judges a control message: whoever takes a flow over raises its epoch,
-// so that one with a lower epoch comes from a bridge that was replaced.
+// so that one with a lower epoch comes from a bridge that was replaced. Where the
+// last one was purged, and the flow had nothing to put down until its bridge
+// ended, nobody knows the epoch any more, and it begins anew. What keeps the
+// replaced bridge out then is the sequence that it names, see fenced.
 func (c *checker) control(m *Message) {
 	flow, ok := c.flowOf(m)
 	if !ok {
@@ -35,7 +39,10 @@ func (c *checker) control(m *Message) {
 		return
 	}
 	f := c.fences[flow]
-	if *body.Epoch < f.epoch {
+	purged := slices.ContainsFunc(c.recording.Generations[m.Generation].Purged, func(upTo uint64) bool {
+		return f.epochAt <= upTo && upTo < m.Sequence
+	})
+	if *body.Epoch < f.epoch && !purged {
 		c.breach(m, flow, fmt.Sprintf("epoch %d follows epoch %d of message %d", *body.Epoch, f.epoch, f.epochAt))
 		return
 	}

@@ -141,6 +141,12 @@ func TestHolds(t *testing.T) {
 			third := s.control(`{"epoch":2}`, under(second))
 			s.tell(updated, "A", 11, under(third))
 		}},
+		{"after a purge of all that a flow had written its epochs begin anew", func(s *script) {
+			s.control(`{"epoch":13}`)
+			s.purge()
+			s.control(`{"epoch":1}`)
+			s.control(`{"epoch":2}`)
+		}},
 		{"a control message on another flow's subject", func(s *script) {
 			s.control(`{"epoch":2}`)
 			s.control(`{"epoch":1}`, func(m *nats.Msg) { m.Subject = "crbridge.K8S.demo.other.shop_example_com.orders" })

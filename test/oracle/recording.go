@@ -54,6 +54,10 @@ func (m *Message) what() string {
 type Generation struct {
 	Created time.Time // the stream's
 	Reason  string    // why it begins: first, recreated or rewound
+
+	// Purged are the sequences up to which all messages were deleted, one after
+	// the other.
+	Purged []uint64
 }
 
 // Gap is a range of sequences, both ends included, that are not recorded.
@@ -84,13 +88,15 @@ type tapped struct {
 	seen     uint64    // the last sequence that is recorded
 	seenTime time.Time // of that message
 	tail     uint64    // up to where it is known that there was nothing to see
-	purged   uint64    // up to where a gap is no surprise
 }
 
 // gaps are the ranges that no message of the generation has.
 func (g *tapped) gaps(generation int, messages []Message) []Gap {
 	var gaps []Gap
-	next := g.purged + 1
+	next := uint64(1)
+	if len(g.Purged) > 0 {
+		next += slices.Max(g.Purged)
+	}
 	add := func(until uint64) {
 		if next < until {
 			gaps = append(gaps, Gap{Generation: generation, From: next, To: until - 1})

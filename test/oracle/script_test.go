@@ -133,6 +133,12 @@ func (s *script) control(body string, changes ...func(*nats.Msg)) uint64 {
 	return s.sequence
 }
 
+// purge deletes all that is stored.
+func (s *script) purge() {
+	g := &s.recording.Generations[s.generation]
+	g.Purged = append(g.Purged, s.sequence)
+}
+
 // recreate makes the stream anew.
 func (s *script) recreate() {
 	s.recording.Generations = append(s.recording.Generations, oracle.Generation{Reason: "recreated"})

@@ -100,7 +100,7 @@ func (t *Tap) Purged(upTo uint64) {
 	defer t.mu.Unlock()
 	if n := len(t.generations); n > 0 {
 		g := &t.generations[n-1]
-		g.purged = max(g.purged, upTo)
+		g.Purged = append(g.Purged, upTo)
 	}
 }
 
