@@ -94,6 +94,7 @@ func daemon(ctx context.Context, path, kubeconfig string, environ []string, stde
 	beside.Go(func() { b.recorder.follow(ctx, b.status.Flows, b.sinks.All) })
 	beside.Go(func() { b.status.Run(ctx) })
 	beside.Go(func() { giveBack(ctx, b.status.Flows, log) })
+	beside.Go(func() { governProcessors(ctx, environ, log) })
 	if b.lease != nil {
 		beside.Go(func() { b.lease.follow(ctx) })
 	}

@@ -41,18 +41,24 @@ func limitMemory(environ []string, container memlimit.Provider) string {
 	return fmt.Sprintf("%g of the container's limit", memoryShare)
 }
 
-// processorsFrom says where the number of processors that Go uses comes from.
-// Go itself looks at the container's CPU limit, and goes on looking.
+// processorsFrom says where the number of processors comes from that Go uses, or
+// uses at most, as governProcessors has it. Go itself looks at the container's CPU
+// limit, and goes on looking.
 func processorsFrom(environ []string, used, there int) string {
-	n, err := strconv.Atoi(variable(environ, "GOMAXPROCS"))
 	switch {
-	case err == nil && n > 0:
+	case processorsGiven(environ):
 		return "GOMAXPROCS"
 	case used < there:
 		return "the container's CPU limit"
 	default:
 		return "the machine's CPUs"
 	}
+}
+
+// processorsGiven tells whether GOMAXPROCS says how many processors Go uses.
+func processorsGiven(environ []string) bool {
+	n, err := strconv.Atoi(variable(environ, "GOMAXPROCS"))
+	return err == nil && n > 0
 }
 
 // tellResources logs what Go's runtime keeps to.

@@ -103,7 +103,7 @@ spec:
         timeoutSeconds: 3
         failureThreshold: 2
       # GOMEMLIMIT and GOMAXPROCS need no variables: the bridge sets the first to
-      # 0.9 of the memory limit, and the second follows the CPU limit.
+      # 0.9 of the memory limit, and the second follows the load, up to the CPU limit.
       resources: {{- toYaml .Values.resources | nindent 8 }}
       {{- /* An API server before 1.33 drops it: what is there would differ from what was applied, for ever. */}}
       {{- if semverCompare ">=1.33.0-0" .Capabilities.KubeVersion.Version }}
