@@ -44,23 +44,24 @@ func connect(kubeconfig string) (sources.Cluster, error) {
 // watchBuffer is how much of a watch that is not read the HTTP/2 client holds.
 // Go's own is 4 MiB, which hundreds of blocked flows cannot have each. It is
 // what one round trip to the API server can carry: 25 MB/s at 10 ms. Of a
-// dedicated connection the kernel holds about as much: it grows its buffer with
-// what was read in a round trip (tcp_rmem in tcp(7)). A smaller one is not asked
-// for: with one the server sent nothing for seconds after a long pause.
+// dedicated connection the kernel holds more, up to net.ipv4.tcp_rmem (6 MiB where
+// nobody has changed it), for as long as the watch is not closed. A smaller buffer
+// is not asked for: with one the server sent nothing for seconds after a long pause.
 const watchBuffer = 256 << 10
 
 // boundWatches is given the transport before client-go wraps around it what
 // authenticates, and before anything was sent.
 func boundWatches(transport http.RoundTripper) http.RoundTripper {
-	if t := baseTransport(transport); t != nil {
+	if t := baseTransport(transport); t != nil && t.HTTP2 == nil { // client-go gives one for equal configurations
 		t.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: watchBuffer}
 	}
 	return transport
 }
 
-// closeAfterwards is boundWatches for connections of which each has one request.
+// closeAfterwards has each connection carry one request. Like boundWatches it is
+// given the transport first.
 func closeAfterwards(transport http.RoundTripper) http.RoundTripper {
-	if t := baseTransport(transport); t != nil {
+	if t := baseTransport(transport); t != nil && !t.DisableKeepAlives {
 		t.DisableKeepAlives = true
 	}
 	return transport

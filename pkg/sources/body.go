@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
@@ -23,7 +24,7 @@ type wanted struct {
 	media   string // of a body that can be read here
 	instead string // what client-go reads then, in JSON
 
-	dedicated bool // over a connection of its own
+	dedicated bool // over a connection of its own, if that can be had
 }
 
 var (
@@ -43,7 +44,14 @@ type answer struct {
 
 	mu   sync.Mutex
 	body io.ReadCloser
+	by   conveyance
 	gone bool // nobody wants it any more
+}
+
+// conveyance is how an answer came.
+type conveyance struct {
+	dedicated   bool // over a connection of its own
+	multiplexed bool // over HTTP/2, which others may share
 }
 
 // Bodies that client-go can do something with.
@@ -65,6 +73,13 @@ func (a *answer) take() io.ReadCloser {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.body
+}
+
+// conveyed tells how the body comes.
+func (a *answer) conveyed() conveyance {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.by
 }
 
 // close closes the body, if there is one or will be.
@@ -95,11 +110,16 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 		request = request.Clone(request.Context()) // it is not to be changed, see http.RoundTripper
 		request.Header.Set("Accept", a.accept)
 	}
-	via := b.inner
-	if asked && a.dedicated {
-		via = b.dedicated
+	var by conveyance
+	var response *http.Response
+	var err error
+	if asked && a.dedicated && b.dedicated != nil {
+		response, err = b.overItsOwn(request)
+		by.dedicated = err == nil
 	}
-	response, err := via.RoundTrip(request)
+	if !by.dedicated {
+		response, err = b.inner.RoundTrip(request)
+	}
 	if err != nil || !asked || response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
 		return response, err
 	}
@@ -108,11 +128,43 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 	if a.gone {
 		_ = response.Body.Close() // as above
 	}
-	a.body = response.Body
+	by.multiplexed = !by.dedicated && response.ProtoMajor == 2
+	a.body, a.by = response.Body, by
 	response.Body = io.NopCloser(strings.NewReader(a.instead))
 	response.ContentLength = -1
 	response.Header.Set("Content-Type", "application/json")
 	return response, nil
+}
+
+// overItsOwn makes the request over a connection of its own. It fails in time for
+// it to be made over a shared one, whatever is between here and the API server.
+// client-go would not tell of most such failures: it tries for ten seconds, and
+// takes what was cut off for a watch that has ended.
+func (b bodies) overItsOwn(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(request.Context())
+	late := time.AfterFunc(openTimeout, cancel)
+	response, err := b.dedicated.RoundTrip(request.WithContext(ctx))
+	if !late.Stop() && err == nil {
+		_ = response.Body.Close() // it is cut off already
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	response.Body = cancelling{response.Body, cancel}
+	return response, nil
+}
+
+// cancelling is a body that ends its request's context when it is closed.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
 }
 
 func is(media, contentType string) bool {

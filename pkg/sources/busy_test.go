@@ -13,7 +13,7 @@ import (
 // nothing until it is stopped.
 func coming(at []time.Duration, l *lane, dedicated bool) *patientWatch {
 	p := &patientWatch{
-		lane: l, dedicated: dedicated, failed: func(error) {}, release: func() {},
+		lane: l, conveyance: conveyance{dedicated: dedicated, multiplexed: !dedicated}, failed: func(error) {}, release: func() {},
 		out: make(chan watch.Event), stop: make(chan struct{}),
 	}
 	began, n := time.Now(), 0
@@ -57,7 +57,7 @@ func TestBusyWatches(t *testing.T) {
 		dedicated bool // the watch is
 		taken     int  // events until it ends; all of them: it does not, for an hour
 		ends      time.Duration
-		then      bool // the next is
+		then      bool // the next is, or may be where this one was
 	}{
 		{"much", each(5000, much), &lane{possible: true}, false, 1024, 512 * time.Millisecond, true},
 		{"not so much", each(5000, much+10*time.Microsecond), &lane{possible: true}, false, 5000, 0, false},
@@ -65,10 +65,10 @@ func TestBusyWatches(t *testing.T) {
 		{"bursts", after(each(1000, 0), after([]time.Duration{time.Second}, each(1000, 0))), &lane{possible: true}, false, 2001, 0, false},
 		{"much after little", after(each(1000, 10*time.Millisecond), each(5000, much)), &lane{possible: true}, false, 2048, 10*time.Second + 1048*much, true},
 		{"much, where none can have a connection of its own", each(5000, much), &lane{}, false, 5000, 0, false},
-		{"much, after one was refused", each(5000, much), &lane{possible: true, shared: time.Unix(1<<40, 0)}, false, 5000, 0, false},
-		{"much, long after one was refused", each(5000, much), &lane{possible: true, shared: time.Unix(1, 0)}, false, 1024, 512 * time.Millisecond, true},
-		{"it has one already", each(20_000, much), &lane{possible: true, dedicated: true}, true, 20_000, 20 * time.Second, false},
-		{"and keeps it for some", each(60_000, 2*time.Millisecond-time.Microsecond), &lane{possible: true, dedicated: true}, true, 60_000, 120 * time.Second, false},
+		{"much, after one was refused", each(5000, much), &lane{possible: true, sharedUntil: time.Unix(1<<40, 0)}, false, 5000, 0, false},
+		{"much, long after one was refused", each(5000, much), &lane{possible: true, sharedUntil: time.Unix(1, 0)}, false, 1024, 512 * time.Millisecond, true},
+		{"it has one already", each(20_000, much), &lane{possible: true, dedicated: true}, true, 20_000, 20 * time.Second, true},
+		{"and keeps it for some", each(60_000, 2*time.Millisecond-time.Microsecond), &lane{possible: true, dedicated: true}, true, 60_000, 120 * time.Second, true},
 		{"little", each(5000, 11*time.Millisecond), &lane{possible: true, dedicated: true}, true, 909, 10 * time.Second, false},
 		{"nothing, as its connection is dead", nil, &lane{possible: true, dedicated: true}, true, 0, 10 * time.Second, false},
 	} {
@@ -100,27 +100,35 @@ func TestBusyWatches(t *testing.T) {
 				if taken != row.taken || took != row.ends {
 					t.Errorf("it ends after %d events and %v, want %d and %v", taken, took, row.taken, row.ends)
 				}
-				if l.next() != row.then {
-					t.Errorf("the next watch has a connection of its own: %v", l.next())
+				then := l.wantsDedicated()
+				if row.dedicated {
+					then = l.leaveShared()
+				}
+				if then != row.then {
+					t.Errorf("the next watch that brings much has a connection of its own: %v", then)
 				}
 			})
 		})
 	}
 }
 
-// TestRefusedConnection: after a refusal watches share a connection for a while.
-func TestRefusedConnection(t *testing.T) {
+// TestLanes: after a connection that was not worth it watches share for a while.
+func TestLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &lane{possible: true}
-		if !l.busy() || !l.next() {
+		if l.wantsDedicated() || !l.leaveShared() || !l.wantsDedicated() {
 			t.Fatal("it has no connection of its own")
 		}
-		l.refused()
-		if l.next() || l.busy() || l.next() {
-			t.Error("it has one right after that was refused")
+		l.leaveDedicated(true)
+		if l.wantsDedicated() || !l.leaveShared() {
+			t.Error("it does not go back, or not again, from one that was worth it")
+		}
+		l.leaveDedicated(false)
+		if l.wantsDedicated() || l.leaveShared() || l.wantsDedicated() {
+			t.Error("it has one right after one that was not")
 		}
 		time.Sleep(sharedFor)
-		if !l.busy() || !l.next() {
+		if !l.leaveShared() || !l.wantsDedicated() {
 			t.Error("it never has one again")
 		}
 	})

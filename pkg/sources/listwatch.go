@@ -144,13 +144,10 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		return nil, err
 	}
 	wanted := eventsWanted
-	wanted.dedicated = l.lane.next()
+	wanted.dedicated = l.lane.wantsDedicated()
 	asking, a := asking(ctx, wanted)
 	w, err := l.open(asking, options)
 	if err != nil {
-		if wanted.dedicated {
-			l.lane.refused()
-		}
 		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
@@ -160,8 +157,11 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	l.gate.granted(options.ResourceVersion)
 	l.catchesUp(ctx)
 	p := newPatientWatch(w, a, &l.lane, func(err error) { l.failed(ctx, err) })
-	if p.dedicated {
+	switch {
+	case p.dedicated:
 		l.running.Go(p.watchQuiet)
+	case wanted.dedicated: // that was not to be had
+		l.lane.leaveDedicated(false)
 	}
 	go func() {
 		defer l.running.Done()

@@ -29,9 +29,9 @@ type patientWatch struct {
 	release func()
 	failed  func(error)
 
-	lane      *lane
-	dedicated bool         // it has a connection of its own
-	events    atomic.Int64 // that were taken
+	conveyance
+	lane   *lane
+	events atomic.Int64 // that were taken
 
 	out  chan watch.Event
 	stop chan struct{}
@@ -41,7 +41,7 @@ type patientWatch struct {
 // newPatientWatch reads the body of the answer, or, where client-go has that,
 // what it makes of it.
 func newPatientWatch(inner watch.Interface, a *answer, l *lane, failed func(error)) *patientWatch {
-	p := &patientWatch{failed: failed, lane: l, dedicated: a.dedicated, out: make(chan watch.Event), stop: make(chan struct{})}
+	p := &patientWatch{failed: failed, lane: l, conveyance: a.conveyed(), out: make(chan watch.Event), stop: make(chan struct{})}
 	body := a.take()
 	p.release = func() {
 		a.close()
@@ -76,6 +76,13 @@ func (p *patientWatch) Stop() {
 func (p *patientWatch) run() {
 	defer close(p.out)
 	defer p.Stop()
+	if p.dedicated {
+		defer func() {
+			if p.events.Load() < busyEvents {
+				p.lane.leaveDedicated(false)
+			}
+		}()
+	}
 	brings := meter{since: time.Now()}
 	patience := time.NewTimer(BlockedWatchTimeout)
 	defer patience.Stop()
@@ -106,7 +113,7 @@ func (p *patientWatch) run() {
 			return
 		}
 		p.events.Add(1)
-		if !p.dedicated && brings.came() && p.lane.busy() {
+		if p.multiplexed && brings.add() && p.lane.leaveShared() {
 			return
 		}
 	}
@@ -115,7 +122,7 @@ func (p *patientWatch) run() {
 // watchQuiet ends a watch that has a connection of its own when it brings little,
 // and returns when the watch has ended.
 func (p *patientWatch) watchQuiet() {
-	ticker := time.NewTicker(quietFor)
+	ticker := time.NewTicker(quietEvery)
 	defer ticker.Stop()
 	for last := int64(0); ; last = p.events.Load() {
 		select {
@@ -124,7 +131,7 @@ func (p *patientWatch) watchQuiet() {
 		case <-ticker.C:
 		}
 		if p.events.Load()-last < quietEvents {
-			p.lane.quiet()
+			p.lane.leaveDedicated(true)
 			p.Stop()
 			return
 		}

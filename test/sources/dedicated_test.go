@@ -3,10 +3,14 @@
 package sources_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,13 +24,21 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/crbridge/crbridge/pkg/sources"
+	"github.com/crbridge/crbridge/test/proxy"
 )
 
-// connections counts the watches that are made over connections of their own.
-type connections struct {
-	inner http.RoundTripper
-	fails error // what becomes of them
+// misfortune is what becomes of connections.
+type misfortune struct {
+	fails error // none can be made
 	cut   int   // after so many bytes; 0: never
+	dies  int   // nothing comes any more after so many; 0: it goes on
+}
+
+// connections are those of watches that have their own.
+type connections struct {
+	misfortune
+	inner http.RoundTripper
+	line  *proxy.Proxy // to the API server
 
 	mu     sync.Mutex
 	made   int
@@ -36,24 +48,20 @@ type connections struct {
 
 func (c *connections) RoundTrip(request *http.Request) (*http.Response, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.made++
+	c.mu.Unlock()
 	if c.fails != nil {
 		return nil, c.fails
 	}
-	c.mu.Unlock()
 	response, err := c.inner.RoundTrip(request)
-	c.mu.Lock()
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.open++
 	c.protos = append(c.protos, response.Proto)
-	left := io.Reader(response.Body)
-	if c.cut > 0 {
-		left = io.MultiReader(io.LimitReader(response.Body, int64(c.cut)), broken{io.ErrUnexpectedEOF})
-	}
-	response.Body = &connectionBody{Reader: left, Closer: response.Body, of: c}
+	response.Body = &connectionBody{ReadCloser: response.Body, of: c}
 	return response, nil
 }
 
@@ -63,16 +71,27 @@ func (c *connections) count() (made, open int, protos []string) {
 	return c.made, c.open, slices.Clone(c.protos)
 }
 
-// broken is what a connection is that broke.
-type broken struct{ err error }
-
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
-
 type connectionBody struct {
-	io.Reader
-	io.Closer
+	io.ReadCloser
 	of   *connections
+	read int
 	once sync.Once
+}
+
+func (b *connectionBody) Read(p []byte) (int, error) {
+	if b.of.cut > 0 {
+		if p = p[:min(len(p), b.of.cut-b.read)]; len(p) == 0 {
+			return 0, io.ErrUnexpectedEOF // as where the connection broke
+		}
+	}
+	if b.of.dies > 0 && b.read >= b.of.dies {
+		if err := b.of.line.Set(proxy.Stall); err != nil {
+			return 0, err
+		}
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += n
+	return n, err
 }
 
 func (b *connectionBody) Close() error {
@@ -81,16 +100,56 @@ func (b *connectionBody) Close() error {
 		defer b.of.mu.Unlock()
 		b.of.open--
 	})
-	return b.Closer.Close()
+	return b.ReadCloser.Close()
 }
 
-// dedicated is a cluster whose watches can have connections of their own.
-func dedicated(t *testing.T, config *rest.Config) (sources.Cluster, *connections) {
+// atOnce is a transport whose first watch is not read before it has brought so
+// much: however slow the machine is, that comes at once then.
+type atOnce struct {
+	inner http.RoundTripper
+	bytes int
+	once  sync.Once
+}
+
+func (a *atOnce) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := a.inner.RoundTrip(request)
+	if err != nil || request.URL.Query().Get("watch") == "" {
+		return response, err
+	}
+	a.once.Do(func() {
+		first := make([]byte, a.bytes)
+		if _, err = io.ReadFull(response.Body, first); err != nil {
+			return
+		}
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(first), response.Body), response.Body}
+	})
+	return response, err
+}
+
+// dedicated is a cluster whose watches can have connections of their own, and
+// that brings so many bytes of the first at once.
+func dedicated(t *testing.T, config *rest.Config, bytes int) (sources.Cluster, *connections) {
 	t.Helper()
 	c := cluster(t, config)
-	counted := &connections{}
+	c.HTTP.Transport = &atOnce{inner: c.HTTP.Transport, bytes: bytes}
+	line, err := proxy.Start(t.Context(), strings.TrimPrefix(config.Host, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := line.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	counted := &connections{line: line}
 	own := rest.CopyConfig(config)
 	own.NextProtos = []string{"http/1.1"}
+	own.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, line.Addr())
+	}
 	own.Wrap(func(inner http.RoundTripper) http.RoundTripper {
 		base := inner
 		for {
@@ -104,7 +163,6 @@ func dedicated(t *testing.T, config *rest.Config) (sources.Cluster, *connections
 		counted.inner = inner
 		return counted
 	})
-	var err error
 	if c.Dedicated, err = rest.HTTPClientFor(own); err != nil {
 		t.Fatal(err)
 	}
@@ -163,33 +221,47 @@ func (w *world) backlog(t *testing.T, changes int) (from string, want []string) 
 
 // TestBusyWatchMoves shows that a watch that brings much gets a connection of its
 // own, and later goes back, and that whatever happens to that connection each
-// change is told, once, and in order.
+// change is told, once, and in order, and no trouble is.
 func TestBusyWatchMoves(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a watch to be quiet")
 	}
-	const changes = 4000
+	const (
+		changes = 4000
+		each    = 2000 // bytes of an event, at least
+		busy    = 1024 // events that have a watch move
+	)
 	cp := shared.Get(t)
 	w := newWorld(t, cp, "busy.example.com")
 	from, want := w.backlog(t, changes)
 
 	for _, row := range []struct {
 		why   string
-		fails error
-		cut   int
+		what  misfortune
+		stall bool // nothing gets through from the beginning on
 		block int  // after so many changes, until the watch is closed
 		quiet bool // it is waited for that the watch goes back
-		made  int  // connections, at least
-		most  int
+		most  int  // connections
 	}{
-		{"nothing happens to it", nil, 0, 0, true, 1, 1},
-		{"it cannot be made, and is not tried again at once", errors.New("no HTTP/1.1 here"), 0, 0, false, 1, 1},
-		{"it breaks again and again", nil, 500_000, 0, false, 5, changes},
-		{"its reader is blocked, and lets it go", nil, 0, 2000, false, 1, 2},
+		{"nothing happens to it", misfortune{}, false, 0, true, 2},
+		{"it is refused", misfortune{fails: errors.New("no HTTP/1.1 here")}, false, 0, false, 1},
+		{"who is asked hangs up", misfortune{fails: io.EOF}, false, 0, false, 1},
+		{"it times out", misfortune{fails: os.ErrDeadlineExceeded}, false, 0, false, 1},
+		{"nobody answers", misfortune{}, true, 0, false, 1},
+		{"it breaks at once", misfortune{cut: 1}, false, 0, false, 1},
+		{"it breaks before it was worth it", misfortune{cut: 100 * each}, false, 0, false, 1},
+		{"it breaks again and again", misfortune{cut: (busy + 200) * each * 5 / 4}, false, 0, false, changes / busy},
+		{"it dies", misfortune{dies: 100 * each}, false, 0, false, 2},
+		{"its reader is blocked, and lets it go", misfortune{}, false, 2000, false, 2},
 	} {
 		t.Run(row.why, func(t *testing.T) {
-			c, connections := dedicated(t, cp.Admin())
-			connections.fails, connections.cut = row.fails, row.cut
+			c, connections := dedicated(t, cp.Admin(), 2*busy*each)
+			connections.misfortune = row.what
+			if row.stall {
+				if err := connections.line.Set(proxy.Stall); err != nil {
+					t.Fatal(err)
+				}
+			}
 			r := newRecorder()
 			r.block, r.blocked = row.block, make(chan struct{})
 			stop := follow(t, c, w.resource, sources.Start{Position: from}, versioned{r})
@@ -207,27 +279,29 @@ func TestBusyWatchMoves(t *testing.T) {
 					return nil
 				})
 			}
-			w.watchers(t, 1)
 			last := w.touch(t, w.objects, "o0")
-			r.waitTold(t, append(slices.Clone(want), "changed default/o0@"+last.GetResourceVersion())...)
+			want = append(want, "changed default/o0@"+last.GetResourceVersion())
+			r.waitTold(t, want...)
 			stop()
 			made, open, protos := connections.count()
 			if open > 0 {
 				t.Errorf("%d of its connections are left open", open)
 			}
-			if made < row.made || made > row.most {
-				t.Errorf("%d connections were made, want %d to %d", made, row.made, row.most)
+			if made < 1 || made > row.most {
+				t.Errorf("%d connections were made, want 1 to %d", made, row.most)
 			}
 			if slices.ContainsFunc(protos, func(proto string) bool { return proto != "HTTP/1.1" }) {
 				t.Errorf("they speak %v", protos)
 			}
-			want = append(want, "changed default/o0@"+last.GetResourceVersion())
+			if r.troubles > 0 {
+				t.Errorf("trouble was told %d times", r.troubles)
+			}
 		})
 	}
 
 	t.Run("following ends meanwhile", func(t *testing.T) {
-		for _, told := range []int{1000, 1024, 1025, 1500, 3999} {
-			c, connections := dedicated(t, cp.Admin())
+		for _, told := range []int{busy - 1, busy, busy + 1, 1500, changes - 1} {
+			c, connections := dedicated(t, cp.Admin(), 2*busy*each)
 			r := newRecorder()
 			stop := follow(t, c, w.resource, sources.Start{Position: from}, versioned{r})
 			r.wait(t, func(all []string, _ error) bool { return len(all) >= told })

@@ -48,6 +48,7 @@ type recorder struct {
 	told     []string
 	position string
 	err      error
+	troubles int // how often there was one
 	changed  chan struct{}
 	gate     sync.Mutex // held by a test: the handler blocks
 
@@ -124,6 +125,9 @@ func (r *recorder) Condition(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.err = err
+	if err != nil {
+		r.troubles++
+	}
 	r.wake()
 }
 
