@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -75,7 +76,10 @@ type History struct {
 	cancel context.CancelFunc
 	watch  sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
+	asking sync.Mutex // held while streams are asked
+
+	mu       sync.Mutex                      // guards what follows
+	streams  map[string]pb.Watch_WatchClient // by prefix
 	versions []Version
 	alive    map[string]Version // by etcd key: the newest version of what is there
 	recorded map[string]int64   // by prefix: up to which revision
@@ -114,6 +118,7 @@ func Record(ctx context.Context, endpoint string, prefixes ...string) (*History,
 		cancel:   cancel,
 		alive:    map[string]Version{},
 		recorded: map[string]int64{},
+		streams:  map[string]pb.Watch_WatchClient{},
 		changed:  make(chan struct{}),
 	}
 	for _, prefix := range prefixes {
@@ -172,7 +177,7 @@ func (h *History) Sync(ctx context.Context) (int64, error) {
 		}
 		// Where nothing is written, etcd says how far it is only when asked. A
 		// question may be lost with a connection, so it is asked again.
-		h.requestProgress(ctx)
+		h.requestProgress()
 		select {
 		case <-changed:
 		case <-time.After(retryInterval):
@@ -224,12 +229,6 @@ func (h *History) askRevision(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	return answer.Header.Revision, nil
-}
-
-func (h *History) requestProgress(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, retryInterval)
-	defer cancel()
-	_ = h.client.RequestProgress(ctx) // whoever waits asks again
 }
 
 // progress returns up to which revision everything is recorded, what tells of

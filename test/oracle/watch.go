@@ -3,11 +3,16 @@ package oracle
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 )
 
 // lostError is an end of the recording: something is not recorded, and never
@@ -32,44 +37,86 @@ func (h *History) follow(ctx context.Context, prefix string) {
 }
 
 // watchOnce records a prefix from where its record ends, until the watch does.
-// The client goes on after an outage by itself most of the time; a watch that
-// ended without a loss is begun again.
+//
+// It is a watch of etcd's API, not of its client library. That goes on after an
+// outage by itself, with all watches on one stream that is asked for progress
+// meanwhile; once a history had a gap after etcd was killed, and said that it had
+// none. Here a watch that ends is begun anew, from what is recorded, on a stream
+// of its own.
 func (h *History) watchOnce(ctx context.Context, prefix string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.mu.Lock()
 	recorded := h.recorded[prefix]
 	h.mu.Unlock()
-	watch := h.client.Watch(ctx, prefix, clientv3.WithPrefix(),
-		clientv3.WithRev(recorded+1), clientv3.WithCreatedNotify(), clientv3.WithProgressNotify())
-	for answer := range watch {
+	stream, err := pb.NewWatchClient(h.client.ActiveConnection()).Watch(ctx, grpc.MaxCallRecvMsgSize(math.MaxInt32)) // as the client library has it
+	if err != nil {
+		return nil // it is tried again
+	}
+	create := &pb.WatchCreateRequest{
+		Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), StartRevision: recorded + 1, ProgressNotify: true,
+	}
+	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+		return nil // as above
+	}
+	defer h.asks(prefix, stream)()
+	for {
+		answer, err := stream.Recv()
 		switch {
-		case answer.CompactRevision != 0:
-			return &lostError{fmt.Sprintf("recorded up to revision %d, and etcd has compacted up to %d", recorded, answer.CompactRevision)}
-		case answer.Err() != nil:
+		case err != nil:
+			return nil // as above
+		case answer.GetCompactRevision() != 0:
+			return &lostError{fmt.Sprintf("recorded up to revision %d, and etcd has compacted up to %d", recorded, answer.GetCompactRevision())}
+		case answer.GetCanceled():
 			return nil
-		case answer.Created && answer.Header.Revision < recorded:
-			return &lostError{fmt.Sprintf("recorded up to revision %d, and etcd is back at %d", recorded, answer.Header.Revision)}
+		case answer.GetCreated() && answer.GetHeader().GetRevision() < recorded:
+			return &lostError{fmt.Sprintf("recorded up to revision %d, and etcd is back at %d", recorded, answer.GetHeader().GetRevision())}
+		case answer.GetCreated():
+			continue
 		}
-		var err error
 		if recorded, err = h.record(prefix, answer); err != nil {
 			return err
 		}
 	}
-	return nil
+}
+
+// asks has requestProgress ask the stream, until the returned function is called.
+func (h *History) asks(prefix string, stream pb.Watch_WatchClient) func() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.streams[prefix] = stream
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.streams, prefix)
+	}
+}
+
+// requestProgress asks how far etcd is, on each stream that there is. Whoever
+// waits asks again. It is called by one at a time: a stream takes one message
+// at a time.
+func (h *History) requestProgress() {
+	h.asking.Lock()
+	defer h.asking.Unlock()
+	h.mu.Lock()
+	streams := slices.Collect(maps.Values(h.streams))
+	h.mu.Unlock()
+	for _, stream := range streams {
+		_ = stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+	}
 }
 
 // record adds what an answer says. The answer's own revision counts only where
 // it says nothing else: with events it is that of etcd, of which more may be on
 // its way, and etcd sends those of one revision together.
-func (h *History) record(prefix string, answer clientv3.WatchResponse) (int64, error) {
+func (h *History) record(prefix string, answer *pb.WatchResponse) (int64, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	recorded := h.recorded[prefix]
-	if answer.IsProgressNotify() {
-		recorded = max(recorded, answer.Header.Revision)
+	if len(answer.GetEvents()) == 0 {
+		recorded = max(recorded, answer.GetHeader().GetRevision())
 	}
-	for _, event := range answer.Events {
+	for _, event := range answer.GetEvents() {
 		if event.Kv.ModRevision <= h.recorded[prefix] {
 			continue // repeated after an outage
 		}
@@ -86,7 +133,7 @@ func (h *History) record(prefix string, answer clientv3.WatchResponse) (int64, e
 }
 
 // add needs mu.
-func (h *History) add(event *clientv3.Event) error {
+func (h *History) add(event *mvccpb.Event) error {
 	key := string(event.Kv.Key)
 	if event.Type == mvccpb.Event_DELETE {
 		v, ok := h.alive[key]
