@@ -190,7 +190,9 @@ func (w *world) recovered(ctx context.Context) (time.Duration, error) {
 	if w.listed == 0 {
 		w.listed = now
 	}
-	w.lossy, w.caughtUp = time.Now().Before(w.losing), now
+	// Not now: of the last probe a flow may have told that it was created, and not
+	// yet that it was changed.
+	w.lossy, w.caughtUp = time.Now().Before(w.losing), before
 	return time.Since(began), nil
 }
 
