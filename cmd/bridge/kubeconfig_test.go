@@ -20,9 +20,10 @@ import (
 )
 
 // secureServer is an HTTPS server that speaks HTTP/2, and a file with its CA.
-func secureServer(t *testing.T, handler http.HandlerFunc) (s *httptest.Server, ca string) {
+func secureServer(t *testing.T, handler http.HandlerFunc, connState func(net.Conn, http.ConnState)) (s *httptest.Server, ca string) {
 	t.Helper()
 	s = httptest.NewUnstartedServer(handler)
+	s.Config.ConnState = connState
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -63,7 +64,7 @@ func TestWatchesAreBounded(t *testing.T) {
 			}
 			sent.Add(int64(len(part)))
 		}
-	})
+	}, nil)
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -117,15 +118,16 @@ func TestWatchesAreBounded(t *testing.T) {
 func TestDedicatedConnections(t *testing.T) {
 	var mu sync.Mutex
 	made, closed := map[net.Conn]bool{}, map[net.Conn]bool{}
-	s, ca := secureServer(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Authorization")) })
-	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+	s, ca := secureServer(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Get("Authorization"))
+	}, func(c net.Conn, state http.ConnState) {
 		mu.Lock()
 		defer mu.Unlock()
 		made[c] = true
 		if state == http.StateClosed {
 			closed[c] = true
 		}
-	}
+	})
 	c, err := connect(kubeconfigFor(t, api.Cluster{Server: s.URL, CertificateAuthority: ca}, api.AuthInfo{Token: "secret"}))
 	if err != nil {
 		t.Fatal(err)
