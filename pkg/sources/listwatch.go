@@ -148,6 +148,11 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	asking, a := asking(ctx, wanted)
 	w, err := l.open(asking, options)
 	if err != nil {
+		if wanted.dedicated {
+			// Whoever has refused it may be between here and the API server, and
+			// refuse it over HTTP/1.1 only.
+			l.lane.leaveDedicated(false)
+		}
 		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
