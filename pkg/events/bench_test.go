@@ -67,5 +67,10 @@ func ordered(b *testing.B, fields int, managed bool) *object.Object {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return o
+	var s object.Scanner // as it is what a watch is read with
+	frame, _, err := s.Frame(fmt.Appendf(nil, `{"type":"MODIFIED","object":%s}`, o.JSON))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return frame.Object
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/wI2L/jsondiff"
@@ -64,6 +65,8 @@ type Payload struct {
 	// visible hides what is to be redacted; nil where nothing is. shape makes
 	// what is in the data of what is visible.
 	visible, shape *fieldpath.Editor
+	// whole: shape leaves out the bookkeeping, and nothing else.
+	whole bool
 }
 
 // OptionError says which of PayloadOptions is wrong, and why: Err is a
@@ -132,6 +135,7 @@ func NewPayload(o PayloadOptions) (*Payload, error) {
 		shape.Members = []string{"apiVersion", "kind", "metadata"}
 	}
 	p.shape = fieldpath.NewEditor(shape)
+	p.whole = p.content != ContentMetadata && len(o.Drop) == 0 && len(keep) == 0
 	return p, nil
 }
 
@@ -220,7 +224,22 @@ func (p *Payload) object(o Origin, c Change, of *object.Object) ([]byte, error) 
 	if of == nil {
 		return encode(identityOf(o, c))
 	}
+	if p.whole && marked(of) {
+		fields := of.Bookkeeping.ManagedFields
+		return slices.Concat(of.JSON[:fields.From], of.JSON[fields.To:]), nil
+	}
 	return p.shape.Apply(of.JSON)
+}
+
+// marked tells whether it is known of an object that it has no bookkeeping but
+// its managed fields, and where those are. A name with an escape in it is for the
+// editor to read.
+func marked(o *object.Object) bool {
+	if !o.Bookkeeping.Known {
+		return false
+	}
+	annotations := o.Bookkeeping.Annotations.Of(o.JSON)
+	return bytes.IndexByte(annotations, '\\') < 0 && !bytes.Contains(annotations, []byte(LastAppliedAnnotation))
 }
 
 func identityOf(o Origin, c Change) map[string]any {

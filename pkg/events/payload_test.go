@@ -131,6 +131,55 @@ func TestBadPayload(t *testing.T) {
 	}
 }
 
+// Where the scanner has said what bookkeeping there is, the data is what the
+// editor makes of it.
+func TestBookkeeping(t *testing.T) {
+	const who = `"name":"a","namespace":"n","uid":"u","resourceVersion":"7"`
+	const applied = `"kubectl.kubernetes.io/last-applied-configuration":"{}"`
+	for _, row := range []struct {
+		why, metadata string
+		splices       bool
+	}{
+		{"none", who, true},
+		{"managed fields", who + `,"managedFields":[{"manager":"m"}],"labels":{"a":"b"}`, true},
+		{"managed fields first", `"managedFields":[{"manager":"m"}],` + who, false},
+		{"managed fields twice", who + `,"managedFields":[],"managedFields":[1]`, false},
+		{"other annotations", who + `,"annotations":{"a":"b"},"managedFields":[]`, true},
+		{"kubectl's among others", who + `,"annotations":{"a":"b",` + applied + `},"managedFields":[]`, false},
+		{"kubectl's alone", who + `,"annotations":{` + applied + `}`, false},
+		{"kubectl's, with an escape", who + `,"annotations":{"kubectl.kubernetes.io\/last-applied-configuration":"{}"}`, false},
+		{"kubectl's in the second of two", who + `,"annotations":{},"annotations":{` + applied + `}`, false},
+		{"kubectl's in the first of two", who + `,"annotations":{` + applied + `},"annotations":{}`, false},
+	} {
+		var s object.Scanner
+		f, _, err := s.Frame([]byte(`{"type":"ADDED","object":{"apiVersion":"example.com/v1","metadata":{` + row.metadata + `},"spec":{"managedFields":1}}}`))
+		if err != nil {
+			t.Fatalf("%s: %v", row.why, err)
+		}
+		want, err := defaultPayload.shape.Apply(f.Object.JSON)
+		if err != nil {
+			t.Fatalf("%s: %v", row.why, err)
+		}
+		got, err := defaultPayload.object(widgets, Change{}, f.Object)
+		if diff := cmp.Diff(string(want), string(got)); diff != "" || err != nil {
+			t.Errorf("%s: %v, (-want +got)\n%s", row.why, err, diff)
+		}
+		if marked(f.Object) != row.splices {
+			t.Errorf("%s: taken to be known: %t", row.why, !row.splices)
+		}
+		for _, o := range []PayloadOptions{{Keep: []string{"metadata.managedFields"}}, {Drop: []string{"spec"}}, {Content: ContentMetadata}} {
+			p, err := NewPayload(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := p.shape.Apply(f.Object.JSON)
+			if got, err := p.object(widgets, Change{}, f.Object); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, %+v: %v, %s, not %s", row.why, o, err, got, want)
+			}
+		}
+	}
+}
+
 // Where nothing is redacted, nothing is copied.
 func TestVisibleShares(t *testing.T) {
 	o := parsed(t, widget)

@@ -20,11 +20,30 @@ type Object struct {
 	UID             string
 	ResourceVersion string
 	JSON            []byte // one JSON object, without space around it
+	Bookkeeping     Bookkeeping
 
 	decode  sync.Once
 	content map[string]any
 	err     error
 }
+
+// Bookkeeping is where in an object's JSON that is which subscribers have no use
+// for, as far as a Scanner has come by it: who leaves it out need not look for it
+// again.
+type Bookkeeping struct {
+	Known bool // false: nobody looked, or it is where it is not looked for
+	// ManagedFields is the member metadata.managedFields with the comma before
+	// it. JSON without it is the object without that member.
+	ManagedFields Span
+	// Annotations is the value of metadata.annotations.
+	Annotations Span
+}
+
+// Span is a part of a text; an empty one is none.
+type Span struct{ From, To int }
+
+// Of is that part of the text.
+func (s Span) Of(text []byte) []byte { return text[s.From:s.To] }
 
 // Of is the object with the content, which is given up to it.
 func Of(content map[string]any) (*Object, error) {

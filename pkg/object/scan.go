@@ -64,7 +64,7 @@ func (s *Scanner) Frame(text []byte) (f Frame, n int, err error) {
 		}
 		return err
 	})
-	n = int(s.decoder.InputOffset())
+	n = s.offset()
 	switch {
 	case err != nil:
 		return Frame{}, n, err
@@ -166,10 +166,17 @@ func (s *Scanner) object() (*Object, error) {
 	})
 	s.unusual = s.unusual || metadata > 1
 	o.JSON = s.text[begin:s.decoder.InputOffset()]
+	for _, of := range []*Span{&o.Bookkeeping.ManagedFields, &o.Bookkeeping.Annotations} {
+		if of.To > 0 {
+			of.From, of.To = of.From-int(begin), of.To-int(begin)
+		}
+	}
 	return o, err
 }
 
 func (s *Scanner) metadata(of *Object) error {
+	of.Bookkeeping.Known = true
+	before := 0 // where the member before this one ends
 	_, err := s.members(func(name []byte) (err error) {
 		switch string(name) {
 		case `"name"`:
@@ -184,13 +191,32 @@ func (s *Scanner) metadata(of *Object) error {
 			of.UID, err = s.word(of.UID)
 		case `"resourceVersion"`:
 			of.ResourceVersion, err = s.word(of.ResourceVersion)
+		case `"managedFields"`:
+			err = s.skip()
+			of.Bookkeeping.found(&of.Bookkeeping.ManagedFields, Span{before, s.offset()})
+		case `"annotations"`:
+			var value []byte
+			value, err = s.decoder.ReadValue()
+			of.Bookkeeping.found(&of.Bookkeeping.Annotations, Span{s.offset() - len(value), s.offset()})
 		default:
 			err = s.skip()
 		}
+		before = s.offset()
 		return err
 	})
 	return err
 }
+
+// found takes note of something that should be there once, and not as the first
+// member of the metadata: without that the JSON would begin with a comma.
+func (b *Bookkeeping) found(what *Span, there Span) {
+	if b.Known = b.Known && what.To == 0 && there.From > 0; b.Known {
+		*what = there
+	}
+}
+
+// offset is how far the text has been read.
+func (s *Scanner) offset() int { return int(s.decoder.InputOffset()) }
 
 // known tells whether the scanner knows who it is.
 func (o *Object) known() bool { return o.Name != "" && o.UID != "" && o.ResourceVersion != "" }

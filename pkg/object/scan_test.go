@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +99,41 @@ func TestFrame(t *testing.T) {
 				t.Errorf("left over: %q", rest)
 			}
 		})
+	}
+}
+
+// Where an object's bookkeeping is.
+func TestBookkeeping(t *testing.T) {
+	const who = `"name":"a","uid":"u","resourceVersion":"1"`
+	cases := []struct {
+		why, metadata string
+		known         bool
+		fields        string
+		annotations   string
+	}{
+		{"none", who, true, "", ""},
+		{"managed fields", who + `,"managedFields":[{"manager":"m"}],"ownerReferences":[]`, true, `,"managedFields":[{"manager":"m"}]`, ""},
+		{"both", who + `,"annotations":{"a":"b"},"managedFields":[]`, true, `,"managedFields":[]`, `{"a":"b"}`},
+		{"space in between", who + " ,\n \"managedFields\" : [ ] , \"annotations\" : {}", true, " ,\n \"managedFields\" : [ ]", "{}"},
+		{"annotations come first", `"annotations":{"a":"b"},` + who, true, "", `{"a":"b"}`},
+		{"managed fields come first: their comma is behind them", `"managedFields":[],` + who, false, "", ""},
+		{"managed fields are there twice", who + `,"managedFields":[],"managedFields":[1]`, false, "", ""},
+		{"annotations are there twice", who + `,"annotations":{},"annotations":{"a":""}`, false, "", ""},
+	}
+	for _, c := range cases {
+		for _, frame := range []string{`{"type":"ADDED","object":{"spec":1,"metadata":{%s}}}`, `{"object":{"metadata":{%s},"spec":1},"type":"ADDED"}`} {
+			var s Scanner
+			f, _, err := s.Frame(fmt.Appendf(nil, frame, c.metadata))
+			if err != nil {
+				t.Fatalf("%s: %v", c.why, err)
+			}
+			same(t, f.Object)
+			is := f.Object.Bookkeeping
+			fields, annotations := string(is.ManagedFields.Of(f.Object.JSON)), string(is.Annotations.Of(f.Object.JSON))
+			if is.Known != c.known || c.known && (fields != c.fields || annotations != c.annotations) {
+				t.Errorf("%s: known %t, %q, %q", c.why, is.Known, fields, annotations)
+			}
+		}
 	}
 }
 
@@ -259,6 +296,39 @@ func same(t *testing.T, o *Object) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Fatalf("(-want +got)\n%s", diff)
 	}
+	bookkeeping(t, o)
+}
+
+// bookkeeping compares what the scanner says of an object with what encoding/json
+// makes of its JSON, and of that without the managed fields.
+func bookkeeping(t *testing.T, o *Object) {
+	t.Helper()
+	if !o.Bookkeeping.Known {
+		return
+	}
+	fields := o.Bookkeeping.ManagedFields
+	whole, without := decoded(t, o.JSON), decoded(t, slices.Concat(o.JSON[:fields.From], o.JSON[fields.To:]))
+	metadata, _ := whole["metadata"].(map[string]any)
+	if annotations, are := metadata["annotations"]; are {
+		if diff := cmp.Diff(annotations, decoded(t, []byte(`{"":`+string(o.Bookkeeping.Annotations.Of(o.JSON))+`}`))[""]); diff != "" {
+			t.Fatalf("annotations (-want +got)\n%s", diff)
+		}
+	}
+	delete(metadata, "managedFields")
+	if diff := cmp.Diff(whole, without); diff != "" {
+		t.Fatalf("without managed fields (-want +got)\n%s", diff)
+	}
+}
+
+// decoded keeps numbers as they are written, as some are too large for others.
+func decoded(t *testing.T, text []byte) (content map[string]any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&content); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return content
 }
 
 // exactNames leaves only these members of a mapping: encoding/json takes a
