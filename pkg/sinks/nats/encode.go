@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	natsgo "github.com/nats-io/nats.go"
@@ -21,8 +22,8 @@ const (
 // encode writes the event as a message to the subject, by the CloudEvents NATS
 // protocol binding: version 1.0.3-wip, as 1.0.2 knows no headers
 // (https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md).
-// It is pure. The message shares the event's data. It fails only for an event
-// that is no valid CloudEvent.
+// The message shares the event's data; its header may be given back, see letGo.
+// It fails only for an event that is no valid CloudEvent.
 func encode(mode sinks.Mode, subject string, e *events.Event) (*natsgo.Msg, error) {
 	if mode == sinks.Structured {
 		var payload bytes.Buffer
@@ -31,9 +32,11 @@ func encode(mode sinks.Mode, subject string, e *events.Event) (*natsgo.Msg, erro
 		if err := event.WriteJson(&whole, &payload); err != nil {
 			return nil, fmt.Errorf("event %s as JSON: %w", e.ID(), err)
 		}
-		return &natsgo.Msg{Subject: subject, Header: natsgo.Header{contentType: {structuredEvents}}, Data: payload.Bytes()}, nil
+		m := &natsgo.Msg{Subject: subject, Header: newHeader(), Data: payload.Bytes()}
+		m.Header[contentType] = []string{structuredEvents}
+		return m, nil
 	}
-	m := &natsgo.Msg{Subject: subject, Header: make(natsgo.Header, mostHeaders), Data: e.Data}
+	m := &natsgo.Msg{Subject: subject, Header: newHeader(), Data: e.Data}
 	setAttributes(m.Header, e, func(string) bool { return true })
 	return m, nil
 }
@@ -54,6 +57,23 @@ func mark(m *natsgo.Msg, e *events.Event) {
 // mostHeaders is how many a message has: the attributes of an event, and what
 // JetStream is told.
 const mostHeaders = 24
+
+// headers are maps for headers, all empty. One takes 2 KiB, as much as many an
+// object.
+var headers = sync.Pool{New: func() any { return make(natsgo.Header, mostHeaders) }}
+
+func newHeader() natsgo.Header { return headers.Get().(natsgo.Header) } //nolint:forcetypeassert // the pool has nothing else
+
+// letGo takes the headers of messages for those to come. It is for messages that
+// were written to a connection, and that nobody looks at any more.
+func letGo(messages []*natsgo.Msg) {
+	for _, m := range messages {
+		header := m.Header
+		m.Header = nil
+		clear(header)
+		headers.Put(header)
+	}
+}
 
 // setAttributes writes attributes as headers. The map is written directly: a
 // NATS header's name is case-sensitive for most clients, and has to be written

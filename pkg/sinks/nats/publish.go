@@ -168,6 +168,9 @@ func (p *streamPublisher) publishNext(ctx context.Context, batch []events.Event)
 	defer p.sink.inFlight.Release(weight)
 	err = p.send(ctx, ses, w)
 	p.sink.heard(ctx, ses, w, err)
+	if err == nil {
+		letGo(w.messages) // otherwise the client may hold some
+	}
 	if err == nil && p.apart && w.atomic {
 		return 0, nil
 	}
