@@ -104,6 +104,26 @@ func TestEncodeStructured(t *testing.T) {
 	}
 }
 
+// What one message had in its header is not in that of the next.
+func TestHeadersAreEmptyWhenUsedAgain(t *testing.T) {
+	first, plain := full(t), full(t)
+	for range 100 { // a pool promises nothing of one
+		m, err := encode(sinks.Binary, "s", &first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Header["Nats-Batch-Commit"] = []string{"1"} // as who publishes adds some
+		letGo([]*natsgo.Msg{m})
+		if m, err = encode(sinks.Structured, "s", &plain); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Header) != 1 {
+			t.Fatalf("headers are %v", m.Header)
+		}
+		letGo([]*natsgo.Msg{m})
+	}
+}
+
 // The SDK's own JetStream binding is a reader that we did not write.
 func TestSDKReadsBothModes(t *testing.T) {
 	for _, mode := range []sinks.Mode{sinks.Binary, sinks.Structured} {
