@@ -120,16 +120,20 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !by.dedicated {
 		response, err = b.inner.RoundTrip(request)
 	}
-	if err != nil || !asked || response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
+	if err != nil || !asked {
 		return response, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	by.multiplexed = !by.dedicated && response.ProtoMajor == 2
+	a.by = by
+	if response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
+		return response, nil
+	}
 	if a.gone {
 		_ = response.Body.Close() // as above
 	}
-	by.multiplexed = !by.dedicated && response.ProtoMajor == 2
-	a.body, a.by = response.Body, by
+	a.body = response.Body
 	response.Body = io.NopCloser(strings.NewReader(a.instead))
 	response.ContentLength = -1
 	response.Header.Set("Content-Type", "application/json")

@@ -9,22 +9,25 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// coming is a watch whose events come at their times, and that then brings
-// nothing until it is stopped.
-func coming(at []time.Duration, l *lane, dedicated bool) *patientWatch {
+// coming is a watch whose events come at their times, and that ends then, or,
+// where that is never, when it is stopped.
+func coming(at []time.Duration, ends time.Duration, l *lane, by conveyance) *patientWatch {
 	p := &patientWatch{
-		lane: l, conveyance: conveyance{dedicated: dedicated, multiplexed: !dedicated}, failed: func(error) {}, release: func() {},
+		lane: l, conveyance: by, timeout: 5 * time.Minute, failed: func(error) {}, release: func() {},
 		out: make(chan watch.Event), stop: make(chan struct{}),
 	}
 	began, n := time.Now(), 0
 	p.next = func() (watch.Event, error) {
-		wait := time.Duration(1<<63 - 1)
-		if n < len(at) {
-			wait = time.Until(began.Add(at[n]))
+		until, over := ends, true
+		if n < len(at) && at[n] < ends {
+			until, over = at[n], false
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(time.Until(began.Add(until))):
 		case <-p.stop:
+			return watch.Event{}, io.EOF
+		}
+		if over {
 			return watch.Event{}, io.EOF
 		}
 		n++
@@ -33,8 +36,7 @@ func coming(at []time.Duration, l *lane, dedicated bool) *patientWatch {
 	return p
 }
 
-// TestBusyWatches: which watch ends so that the next has another connection, and
-// when.
+// TestBusyWatches: when a watch ends, and which connection the next has.
 func TestBusyWatches(t *testing.T) {
 	each := func(count int, interval time.Duration) (at []time.Duration) {
 		for i := range count {
@@ -49,87 +51,118 @@ func TestBusyWatches(t *testing.T) {
 		}
 		return first
 	}
-	const much = 500 * time.Microsecond // apart: 2,000 in a second
+	const (
+		much    = 500 * time.Microsecond // apart: 2,000 in a second
+		timeout = 5 * time.Minute
+		never   = time.Duration(1<<63 - 1)
+		hour    = time.Hour // until who watches stops it
+	)
+	shared, alone, plain := conveyance{multiplexed: true}, conveyance{dedicated: true}, conveyance{}
 	for _, row := range []struct {
-		why       string
-		at        []time.Duration
-		lane      *lane
-		dedicated bool // the watch is
-		taken     int  // events until it ends; all of them: it does not, for an hour
-		ends      time.Duration
-		then      bool // the next is, or may be where this one was
+		why   string
+		at    []time.Duration
+		ends  time.Duration // by the API server
+		by    conveyance
+		pause time.Duration // of who reads, after each event
+		taken int           // events until it ends
+		after time.Duration // it ends
+		then  bool          // the next has a connection of its own
 	}{
-		{"much", each(5000, much), &lane{possible: true}, false, 1024, 512 * time.Millisecond, true},
-		{"not so much", each(5000, much+10*time.Microsecond), &lane{possible: true}, false, 5000, 0, false},
-		{"a burst", each(1023, 0), &lane{possible: true}, false, 1023, 0, false},
-		{"bursts", after(each(1000, 0), after([]time.Duration{time.Second}, each(1000, 0))), &lane{possible: true}, false, 2001, 0, false},
-		{"much after little", after(each(1000, 10*time.Millisecond), each(5000, much)), &lane{possible: true}, false, 2048, 10*time.Second + 1048*much, true},
-		{"much, where none can have a connection of its own", each(5000, much), &lane{}, false, 5000, 0, false},
-		{"much, after one was refused", each(5000, much), &lane{possible: true, sharedUntil: time.Unix(1<<40, 0)}, false, 5000, 0, false},
-		{"much, long after one was refused", each(5000, much), &lane{possible: true, sharedUntil: time.Unix(1, 0)}, false, 1024, 512 * time.Millisecond, true},
-		{"it has one already", each(20_000, much), &lane{possible: true, dedicated: true}, true, 20_000, 20 * time.Second, true},
-		{"and keeps it for some", each(60_000, 2*time.Millisecond-time.Microsecond), &lane{possible: true, dedicated: true}, true, 60_000, 120 * time.Second, true},
-		{"little", each(5000, 11*time.Millisecond), &lane{possible: true, dedicated: true}, true, 909, 10 * time.Second, false},
-		{"nothing, as its connection is dead", nil, &lane{possible: true, dedicated: true}, true, 0, 10 * time.Second, false},
+		{"little, to the end", each(20, 10*time.Second), timeout - time.Second, shared, 0, 20, timeout - time.Second, false},
+		{"much, and it goes on", each(5000, much), never, shared, 0, 5000, hour, false},
+		{"much, to the end", each(700_000, much), timeout, shared, 0, 599_999, timeout, true},
+		{"not quite so much", each(700_000, much+10*time.Microsecond), timeout, shared, 0, 588_235, timeout, false},
+		{"much, long before the end", each(5000, much), timeout, shared, 0, 5000, timeout, false},
+		{"nothing, and it ends early", nil, time.Minute, shared, 0, 0, time.Minute, true},
+		{"nothing, and it ends early, over HTTP/1.1", nil, time.Minute, plain, 0, 0, time.Minute, false},
+		{"its reader is blocked", each(2, 0), never, shared, hour, 1, BlockedWatchTimeout, true},
+
+		{"it brings much at once, and then some", after(each(1024, 0), each(100_000, 2*time.Millisecond-time.Microsecond)), time.Minute, alone, 0, 1024 + 30_015, time.Minute, true},
+		{"it brings much, slowly", each(20_000, 900*time.Microsecond), 18 * time.Second, alone, 0, 19_999, 18 * time.Second, true},
+		{"it brings little", each(1023, 0), never, alone, 0, 1023, tryFor, false},
+		{"it brings nothing", nil, never, alone, 0, 0, tryFor, false},
+		{"it brings much, and then little", after(each(2000, 0), each(5000, 11*time.Millisecond)), never, alone, 0, 2000 + 1000, tryFor + quietEvery, false},
+		{"its reader is slow", each(500, 0), never, alone, 100 * time.Millisecond, 500, 51 * time.Second, false},
+		{"its reader is blocked, and lets it go", each(2, 0), never, alone, hour, 1, BlockedWatchTimeout, true},
+		{"it breaks early", each(1023, 0), tryFor / 2, alone, 0, 1023, tryFor / 2, false},
+		{"it breaks when it has brought much", each(1024, 0), tryFor / 2, alone, 0, 1024, tryFor / 2, true},
 	} {
 		t.Run(row.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := row.lane
-				p := coming(row.at, l, row.dedicated)
+				l := &lane{slots: make(chan struct{}, 1)}
+				if row.by.dedicated {
+					l.slots <- struct{}{}
+				}
+				p := coming(row.at, row.ends, l, row.by)
 				began, taken := time.Now(), 0
-				go p.run()
+				ended := make(chan time.Duration, 1)
+				go func() {
+					p.run()
+					ended <- time.Since(began)
+				}()
 				if p.dedicated {
 					go p.watchQuiet()
 				}
-				hour := time.After(time.Hour)
-				for open := true; open; {
-					select {
-					case _, open = <-p.ResultChan():
-						if open {
-							taken++
-						}
-					case <-hour:
-						p.Stop()
-						hour = nil
-					}
+				stop := time.AfterFunc(hour, p.Stop)
+				defer stop.Stop()
+				for range p.ResultChan() {
+					taken++
+					time.Sleep(row.pause)
 				}
-				took := time.Since(began)
-				if row.ends == 0 {
-					row.ends = time.Hour
+				if took := <-ended; taken != row.taken || took != row.after {
+					t.Errorf("it ends after %d events and %v, want %d and %v", taken, took, row.taken, row.after)
 				}
-				if taken != row.taken || took != row.ends {
-					t.Errorf("it ends after %d events and %v, want %d and %v", taken, took, row.taken, row.ends)
+				if len(l.slots) != 0 {
+					t.Error("it has kept its slot")
 				}
-				then := l.wantsDedicated()
-				if row.dedicated {
-					then = l.leaveShared()
-				}
-				if then != row.then {
-					t.Errorf("the next watch that brings much has a connection of its own: %v", then)
+				if then := l.begin(); then != row.then {
+					t.Errorf("the next has a connection of its own: %v", then)
 				}
 			})
 		})
 	}
 }
 
-// TestLanes: after a connection that was not worth it watches share for a while.
+// TestLanes: which connection a watch gets when the ones before it did not get what
+// they were to have.
 func TestLanes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &lane{possible: true}
-		if l.wantsDedicated() || !l.leaveShared() || !l.wantsDedicated() {
-			t.Fatal("it has no connection of its own")
-		}
-		l.leaveDedicated(true)
-		if l.wantsDedicated() || !l.leaveShared() {
-			t.Error("it does not go back, or not again, from one that was worth it")
-		}
-		l.leaveDedicated(false)
-		if l.wantsDedicated() || l.leaveShared() || l.wantsDedicated() {
-			t.Error("it has one right after one that was not")
-		}
-		time.Sleep(sharedFor)
-		if !l.leaveShared() || !l.wantsDedicated() {
-			t.Error("it never has one again")
-		}
-	})
+	type step func(*lane)
+	refused := func(l *lane) { l.slots <- struct{}{}; l.refused() }
+	doubt := func(l *lane) { l.slots <- struct{}{}; l.doubt() }
+	granted, not := func(l *lane) { l.asked(true) }, func(l *lane) { l.asked(false) }
+	wait := func(d time.Duration) step { return func(*lane) { time.Sleep(d) } }
+	for _, row := range []struct {
+		why   string
+		steps []step
+		slots int
+		own   bool
+	}{
+		{"nothing happened", nil, 1, true},
+		{"none is to have one", nil, 0, false},
+		{"all are taken", []step{func(l *lane) { l.slots <- struct{}{} }}, 1, false},
+		{"the one before ended in time", []step{func(l *lane) { l.ended(false) }}, 1, false},
+		{"it could not be had", []step{refused}, 1, false},
+		{"it could not be had, just now", []step{refused, wait(sharedFor - 1)}, 1, false},
+		{"it could not be had, long ago", []step{refused, wait(sharedFor)}, 1, true},
+		{"it was not granted", []step{doubt}, 1, false},
+		{"it was not granted, and over a shared one it was", []step{doubt, granted, wait(sharedFor - 1)}, 1, false},
+		{"so it was, long ago", []step{doubt, granted, wait(sharedFor)}, 1, true},
+		{"it was granted over no connection", []step{doubt, not}, 1, true},
+		{"shared ones are granted all the time", []step{granted, granted}, 1, true},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &lane{slots: make(chan struct{}, row.slots), behind: true}
+				for _, step := range row.steps {
+					step(l)
+				}
+				if own := l.begin(); own != row.own {
+					t.Errorf("it has a connection of its own: %v", own)
+				}
+			})
+		})
+	}
+	if (&lane{behind: true}).begin() {
+		t.Error("it has one where there are none")
+	}
 }

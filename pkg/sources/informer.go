@@ -65,11 +65,15 @@ func newInformer(lw toolscache.ListerWatcher, from Start, c Cluster, pick pick, 
 		survey:   from.Survey && from.Position != "",
 		history:  c.History,
 		requests: c.Requests,
-		lane:     lane{possible: c.Dedicated != nil},
-		synced:   func() { i.syncOnce.Do(func() { close(i.synced) }) },
+		// From a position on there may be much: nobody watched meanwhile.
+		lane:   lane{behind: from.Position != ""},
+		synced: func() { i.syncOnce.Do(func() { close(i.synced) }) },
 	}
 	if i.lw.requests == nil {
 		i.lw.requests = NewRequests()
+	}
+	if c.Dedicated != nil {
+		i.lw.lane.slots = i.lw.requests.dedicated
 	}
 	return i
 }

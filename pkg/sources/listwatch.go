@@ -144,15 +144,11 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		return nil, err
 	}
 	wanted := eventsWanted
-	wanted.dedicated = l.lane.wantsDedicated()
+	wanted.dedicated = l.lane.begin()
 	asking, a := asking(ctx, wanted)
 	w, err := l.open(asking, options)
 	if err != nil {
-		if wanted.dedicated {
-			// Whoever has refused it may be between here and the API server, and
-			// refuse it over HTTP/1.1 only.
-			l.lane.leaveDedicated(false)
-		}
+		l.notGranted(err, wanted, a)
 		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
@@ -161,18 +157,40 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	l.handler.Condition(nil)
 	l.gate.granted(options.ResourceVersion)
 	l.catchesUp(ctx)
-	p := newPatientWatch(w, a, &l.lane, func(err error) { l.failed(ctx, err) })
+	p := newPatientWatch(w, a, &l.lane, timeoutOf(options), func(err error) { l.failed(ctx, err) })
 	switch {
 	case p.dedicated:
 		l.running.Go(p.watchQuiet)
 	case wanted.dedicated: // that was not to be had
-		l.lane.leaveDedicated(false)
+		l.lane.refused()
+	default:
+		l.lane.asked(true)
 	}
 	go func() {
 		defer l.running.Done()
 		p.run()
 	}()
 	return p, nil
+}
+
+// notGranted notes what a watch that was not granted says about connections.
+func (l *listWatch) notGranted(err error, wanted wanted, a *answer) {
+	switch {
+	case !wanted.dedicated:
+		l.lane.asked(false)
+	case a.conveyed().dedicated && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err):
+		l.lane.doubt()
+	default: // it was not granted over the shared connection either, or that is not why
+		l.lane.leave(true)
+	}
+}
+
+// timeoutOf is when the API server is to end a watch.
+func timeoutOf(options metav1.ListOptions) time.Duration {
+	if options.TimeoutSeconds == nil {
+		return 0
+	}
+	return time.Duration(*options.TimeoutSeconds) * time.Second
 }
 
 // open asks for a watch, if what was heard of is part of the API server's

@@ -24,10 +24,14 @@ const (
 type Requests struct {
 	turns chan struct{}
 	lists atomic.Int64 // that are under way
+	// dedicated holds one for each watch with a connection of its own.
+	dedicated chan struct{}
 }
 
 // NewRequests is a pace of its own.
-func NewRequests() *Requests { return &Requests{turns: make(chan struct{}, mostRequests)} }
+func NewRequests() *Requests {
+	return &Requests{turns: make(chan struct{}, mostRequests), dedicated: make(chan struct{}, mostDedicated)}
+}
 
 // turn waits for a turn, and takes it until done is called. Where none has come
 // after requestTurn, or ctx is done, it goes on without.

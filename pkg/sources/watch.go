@@ -12,6 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
+// onTime is how much before its time the API server may end a watch: that is
+// counted from when it was asked for.
+const onTime = 10 * time.Second
+
 // BlockedWatchTimeout is how long a watch stays open while nobody takes its
 // next event. Go's HTTP/2 client holds up to 256 KiB of each stream that is not
 // read; closed, it holds nothing, and the reflector watches again from the
@@ -30,8 +34,10 @@ type patientWatch struct {
 	failed  func(error)
 
 	conveyance
-	lane   *lane
-	events atomic.Int64 // that were taken
+	lane    *lane
+	timeout time.Duration // when the API server is to end the watch
+	events  atomic.Int64  // that were taken
+	waits   atomic.Bool   // for the API server to send one
 
 	out  chan watch.Event
 	stop chan struct{}
@@ -40,8 +46,11 @@ type patientWatch struct {
 
 // newPatientWatch reads the body of the answer, or, where client-go has that,
 // what it makes of it.
-func newPatientWatch(inner watch.Interface, a *answer, l *lane, failed func(error)) *patientWatch {
-	p := &patientWatch{failed: failed, lane: l, conveyance: a.conveyed(), out: make(chan watch.Event), stop: make(chan struct{})}
+func newPatientWatch(inner watch.Interface, a *answer, l *lane, timeout time.Duration, failed func(error)) *patientWatch {
+	p := &patientWatch{
+		failed: failed, lane: l, timeout: timeout, conveyance: a.conveyed(),
+		out: make(chan watch.Event), stop: make(chan struct{}),
+	}
 	body := a.take()
 	p.release = func() {
 		a.close()
@@ -71,25 +80,26 @@ func (p *patientWatch) Stop() {
 	})
 }
 
-// run passes events on until the watch ends, is stopped, is not read, or is to
-// have a connection of its own. What was read then and not taken comes again.
+// run passes events on until the watch ends, is stopped or is not read. What was
+// read then and not taken comes again.
 func (p *patientWatch) run() {
 	defer close(p.out)
+	began := time.Now()
+	brings, how := meter{since: began}, broke
+	defer func() { p.leave(how, began, brings) }()
 	defer p.Stop()
-	if p.dedicated {
-		defer func() {
-			if p.events.Load() < busyEvents {
-				p.lane.leaveDedicated(false)
-			}
-		}()
-	}
-	brings := meter{since: time.Now()}
 	patience := time.NewTimer(BlockedWatchTimeout)
 	defer patience.Stop()
 	for {
+		p.waits.Store(true)
 		event, err := p.next()
+		p.waits.Store(false)
 		if err != nil {
-			if p.stopped() || errors.Is(err, io.EOF) || utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err) {
+			if p.stopped() {
+				how = stopped
+				return
+			}
+			if errors.Is(err, io.EOF) || utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err) {
 				return // the end of a watch is nothing unusual, however it comes
 			}
 			event = undecodable(err)
@@ -104,8 +114,10 @@ func (p *patientWatch) run() {
 			select {
 			case p.out <- event:
 			case <-p.stop:
+				how = stopped
 				return
 			case <-patience.C:
+				how = blocked
 				return
 			}
 		}
@@ -113,28 +125,49 @@ func (p *patientWatch) run() {
 			return
 		}
 		p.events.Add(1)
-		if p.multiplexed && brings.add() && p.lane.leaveShared() {
-			return
-		}
+		brings.add()
+	}
+}
+
+// ending is how a watch has ended.
+type ending int
+
+const (
+	broke   ending = iota // it has ended on the other side, or in between
+	stopped               // nobody wants it any more, or it brings little
+	blocked               // it was not read
+)
+
+// leave says what follows from how the watch has ended for the next one.
+func (p *patientWatch) leave(how ending, began time.Time, brings meter) {
+	now := time.Now()
+	switch {
+	case !p.dedicated:
+		early := now.Sub(began) < p.timeout-onTime
+		p.lane.ended(p.multiplexed && how != stopped && (early || now.Sub(brings.much) < quietEvery))
+	case how == broke && p.events.Load() < busyEvents:
+		p.lane.refused()
+	default:
+		p.lane.leave(how != stopped)
 	}
 }
 
 // watchQuiet ends a watch that has a connection of its own when it brings little,
-// and returns when the watch has ended.
+// and returns when the watch has ended. One whose reader is slow is left alone.
 func (p *patientWatch) watchQuiet() {
-	ticker := time.NewTicker(quietEvery)
-	defer ticker.Stop()
-	for last := int64(0); ; last = p.events.Load() {
+	look := time.NewTimer(tryFor)
+	defer look.Stop()
+	for last, least := int64(0), busyEvents; ; last, least = p.events.Load(), quietEvents {
 		select {
 		case <-p.stop:
 			return
-		case <-ticker.C:
+		case <-look.C:
 		}
-		if p.events.Load()-last < quietEvents {
-			p.lane.leaveDedicated(true)
+		if p.events.Load()-last < least && p.waits.Load() {
 			p.Stop()
 			return
 		}
+		look.Reset(quietEvery)
 	}
 }
 

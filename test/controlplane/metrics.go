@@ -56,6 +56,14 @@ func (cp *ControlPlane) Metric(ctx context.Context, name string, labels map[stri
 	return sum, nil
 }
 
+// CollectGarbage has the API server collect its garbage, and returns when it has.
+func (cp *ControlPlane) CollectGarbage(ctx context.Context) error {
+	if _, err := cp.client.RESTClient().Get().AbsPath("/debug/pprof/heap").Param("gc", "1").DoRaw(ctx); err != nil {
+		return fmt.Errorf("API server's heap profile: %w", err)
+	}
+	return nil
+}
+
 func hasLabels(sample *dto.Metric, want map[string]string) bool {
 	found := 0
 	for _, label := range sample.GetLabel() {
