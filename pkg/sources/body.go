@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -50,6 +51,7 @@ type answer struct {
 
 // conveyance is how an answer came.
 type conveyance struct {
+	missing     bool // it did not, or it was an error
 	dedicated   bool // over a connection of its own
 	multiplexed bool // over HTTP/2, which others may share
 }
@@ -120,14 +122,18 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 	if !by.dedicated {
 		response, err = b.inner.RoundTrip(request)
 	}
-	if err != nil || !asked {
+	if !asked {
 		return response, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.by = conveyance{missing: true} // client-go may have asked before
+	if err != nil || response.StatusCode != http.StatusOK {
+		return response, err
+	}
 	by.multiplexed = !by.dedicated && response.ProtoMajor == 2
 	a.by = by
-	if response.StatusCode != http.StatusOK || !is(a.media, response.Header.Get("Content-Type")) {
+	if !is(a.media, response.Header.Get("Content-Type")) {
 		return response, nil
 	}
 	if a.gone {
@@ -140,17 +146,22 @@ func (b bodies) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// overItsOwn makes the request over a connection of its own. It fails in time for
-// it to be made over a shared one, whatever is between here and the API server.
-// client-go would not tell of most such failures: it tries for ten seconds, and
-// takes what was cut off for a watch that has ended.
+var errNotGranted = errors.New("not granted over a connection of its own")
+
+// overItsOwn makes the request over a connection of its own, and gives its answer
+// where it was granted. It fails in time for it to be made over a shared one,
+// whatever is between here and the API server: client-go would not tell of most
+// such failures, as it tries for ten seconds, and takes what was cut off for a
+// watch that has ended; and an error may be that of one who does not let HTTP/1.1
+// through. If it is the API server's, it says so again.
 func (b bodies) overItsOwn(request *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(request.Context())
 	late := time.AfterFunc(openTimeout, cancel)
 	response, err := b.dedicated.RoundTrip(request.WithContext(ctx))
-	if !late.Stop() && err == nil {
-		_ = response.Body.Close() // it is cut off already
-		err = context.DeadlineExceeded
+	inTime := late.Stop()
+	if err == nil && (!inTime || response.StatusCode != http.StatusOK) {
+		_ = response.Body.Close() // nobody reads it
+		err = errNotGranted
 	}
 	if err != nil {
 		cancel()

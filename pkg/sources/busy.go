@@ -26,13 +26,19 @@ const (
 	// more than the processors of most bridges can take; and where a thousand
 	// watches end with an API server, the others begin over those that they share.
 	mostDedicated = 8
-	// tryFor is how long a watch has to bring busyEvents, lest it goes back to
-	// those that share connections. The API server sends ten times as many.
-	tryFor = time.Second
+	// tryFor is how long a watch has to bring much, which is busyEvents or
+	// busyBytes, or to go on bringing something without a pause of idleFor, lest
+	// it goes back to those that share connections. Of objects of 2 KiB the API
+	// server sends ten times as much.
+	tryFor  = time.Second
+	idleFor = 250 * time.Millisecond
 	// quietEvery is how often it is looked afterwards whether a watch has brought
-	// fewer than quietEvents, which are 500 in a second. Then it goes back, and so
-	// does one whose connection is dead.
+	// less than quietEvents, which are 500 in a second, and quietBytes. Then it goes
+	// back, and so does one whose connection is dead; unless its reader, and not the
+	// API server, is what it waits for. A slow reader keeps what it has.
 	quietEvery = 10 * time.Second
+	busyBytes  = 2 << 20
+	quietBytes = 10 << 20
 	// busyFor is in how much time a watch that shares a connection has to have
 	// brought its last busyEvents for the next one to have its own.
 	busyFor = 512 * time.Millisecond
@@ -42,8 +48,12 @@ const (
 	// sharedFor is how long no watch of an informer gets a connection of its own
 	// after one that could not be opened, as not everything between here and the
 	// API server may speak HTTP/1.1, or that broke before it had brought
-	// busyEvents.
+	// busyEvents. So long watches may also end early without that the next one gets
+	// one, when one had little to catch up with: somebody may end them all.
 	sharedFor = 5 * time.Minute
+	// onTime is how much before its time the API server may end a watch: that is
+	// counted from when it was asked for.
+	onTime = 10 * time.Second
 )
 
 var (
@@ -69,23 +79,67 @@ func (m *meter) add() {
 	m.events, m.since = 0, now
 }
 
+// intake is how much a watch brings, and how long it waits for that.
+type intake struct {
+	mu      sync.Mutex
+	since   time.Time // it waits; zero: it does not
+	waited  time.Duration
+	longest time.Duration // it waited in one go
+	bytes   int64
+}
+
+func (i *intake) waits() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.since = time.Now()
+}
+
+func (i *intake) got(bytes int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.bytes += int64(bytes)
+	i.count(time.Now())
+	i.since = time.Time{}
+}
+
+// count counts the time that it has waited. The lock is held.
+func (i *intake) count(now time.Time) {
+	if i.since.IsZero() {
+		return
+	}
+	wait := now.Sub(i.since)
+	i.waited += wait
+	i.longest = max(i.longest, wait)
+	i.since = now
+}
+
+// look tells what has come since the last look.
+func (i *intake) look() (waited, longest time.Duration, bytes int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.count(time.Now())
+	waited, longest, bytes = i.waited, i.longest, i.bytes
+	i.waited, i.longest, i.bytes = 0, 0, 0
+	return waited, longest, bytes
+}
+
 // lane is which connection an informer's watches have.
 type lane struct {
 	slots chan struct{} // holds one for each watch with a connection of its own; nil: none may have one
 
 	mu          sync.Mutex
 	behind      bool      // the next watch may have much to catch up with
-	doubted     bool      // a watch was refused over a connection of its own; is it over a shared one?
 	sharedUntil time.Time // before that none has a connection of its own
+	calmUntil   time.Time // before that a watch that ends early says nothing
 }
 
 // begin tells whether the watch that begins is to have a connection of its own. If
-// so, one of refused, doubt and leave has to be called when it did not get it, was
-// not granted, or has ended.
+// so, one of refused and leave has to be called when it did not get it, or has
+// ended.
 func (l *lane) begin() (dedicated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.behind || l.doubted || time.Now().Before(l.sharedUntil) {
+	if !l.behind || time.Now().Before(l.sharedUntil) {
 		return false
 	}
 	select {
@@ -99,45 +153,31 @@ func (l *lane) begin() (dedicated bool) {
 // refused: a watch could not have a connection of its own, or not for long.
 func (l *lane) refused() {
 	l.mu.Lock()
-	l.share()
+	l.sharedUntil = time.Now().Add(sharedFor)
 	l.mu.Unlock()
 	<-l.slots
 }
 
-// share has no watch get a connection of its own for some time. The lock is held.
-func (l *lane) share() { l.sharedUntil = time.Now().Add(sharedFor) }
-
-// doubt: a watch was refused over a connection of its own, perhaps by who is between
-// here and the API server and does not let HTTP/1.1 through.
-func (l *lane) doubt() {
-	l.mu.Lock()
-	l.doubted = true
-	l.mu.Unlock()
-	<-l.slots
-}
-
-// asked: a watch over a shared connection was granted, or not.
-func (l *lane) asked(granted bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.doubted && granted {
-		l.share()
-	}
-	l.doubted = false
-}
-
-// leave: a watch with a connection of its own has ended; see ended.
+// leave: a watch with a connection of its own has ended, or was not granted. behind
+// says that the next one may have much to catch up with.
 func (l *lane) leave(behind bool) {
-	l.ended(behind)
+	l.mu.Lock()
+	if l.behind = behind; !behind {
+		l.calmUntil = time.Now().Add(sharedFor)
+	}
+	l.mu.Unlock()
 	<-l.slots
 }
 
-// ended: a watch has ended. behind says that the next one may have much to catch
-// up with. So it may where this one has ended before its time, with its API server,
-// or as its reader was slow or blocked, or the process was stopped, however little
-// it has brought.
-func (l *lane) ended(behind bool) {
+// ended: a watch that shared a connection has ended, so that the next one may have
+// much to catch up with, or not. One that ends before its time leaves something to
+// the next, however little it has brought: its API server has ended, or the reader
+// was slow, or the process was stopped.
+func (l *lane) ended(early, behind bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.behind = behind
+	l.behind = behind || early && !time.Now().Before(l.calmUntil)
 }
+
+// away: a watch was not granted over a shared connection.
+func (l *lane) away() { l.ended(false, true) }

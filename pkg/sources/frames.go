@@ -32,6 +32,7 @@ type frames struct {
 	looked  int    // there is no end of a line before that
 	more    bool   // the last read took all that there was room for
 	err     error  // why nothing more can be read
+	intake  intake
 }
 
 func newFrames(body io.Reader) *frames { return &frames{body: body} }
@@ -110,6 +111,8 @@ func (f *frames) read() {
 	} else {
 		copy(f.space, f.buffer)
 	}
+	f.intake.waits()
 	n, err := f.body.Read(f.space[kept:])
+	f.intake.got(n)
 	f.buffer, f.err, f.more = f.space[:kept+n], err, n == len(f.space)-kept
 }

@@ -148,7 +148,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	asking, a := asking(ctx, wanted)
 	w, err := l.open(asking, options)
 	if err != nil {
-		l.notGranted(err, wanted, a)
+		l.away(wanted.dedicated)
 		a.close()
 		l.running.Done()
 		l.failed(ctx, err)
@@ -156,15 +156,17 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	}
 	l.handler.Condition(nil)
 	l.gate.granted(options.ResourceVersion)
-	l.catchesUp(ctx)
 	p := newPatientWatch(w, a, &l.lane, timeoutOf(options), func(err error) { l.failed(ctx, err) })
 	switch {
+	case p.missing: // client-go takes a server that hangs up for a watch that has ended
+		l.away(wanted.dedicated)
 	case p.dedicated:
 		l.running.Go(p.watchQuiet)
 	case wanted.dedicated: // that was not to be had
 		l.lane.refused()
-	default:
-		l.lane.asked(true)
+	}
+	if !p.missing {
+		p.ended = l.catchesUp(ctx)
 	}
 	go func() {
 		defer l.running.Done()
@@ -173,16 +175,13 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 	return p, nil
 }
 
-// notGranted notes what a watch that was not granted says about connections.
-func (l *listWatch) notGranted(err error, wanted wanted, a *answer) {
-	switch {
-	case !wanted.dedicated:
-		l.lane.asked(false)
-	case a.conveyed().dedicated && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err):
-		l.lane.doubt()
-	default: // it was not granted over the shared connection either, or that is not why
+// away notes that there was no watch to be had, over whatever connection.
+func (l *listWatch) away(dedicated bool) {
+	if dedicated {
 		l.lane.leave(true)
+		return
 	}
+	l.lane.away()
 }
 
 // timeoutOf is when the API server is to end a watch.
@@ -209,22 +208,34 @@ func (l *listWatch) open(ctx context.Context, options metav1.ListOptions) (watch
 	return l.inner.WatchWithContext(ctx, options)
 }
 
-// catchesUp tells the handler in a while that the watch should have caught up,
-// if it has to.
-func (l *listWatch) catchesUp(ctx context.Context) {
+// catchesUp tells the handler in a while that the watch should have caught up, if
+// it has to; unless that has ended before, as the function that is returned says.
+func (l *listWatch) catchesUp(ctx context.Context) (ended func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.behind {
-		return
+		return func() {}
 	}
-	l.behind = false
+	watching, cancel := context.WithCancel(ctx)
 	l.running.Go(func() {
+		defer cancel()
 		select {
 		case <-time.After(catchUp):
-			l.handler.CaughtUp(ctx)
-		case <-ctx.Done():
+			if l.caughtUp() {
+				l.handler.CaughtUp(ctx)
+			}
+		case <-watching.Done():
 		}
 	})
+	return cancel
+}
+
+// caughtUp tells whether the handler has yet to be told.
+func (l *listWatch) caughtUp() (yet bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	yet, l.behind = l.behind, false
+	return yet
 }
 
 // failed notes why a watch was refused or ended. That the history is gone is

@@ -12,10 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// onTime is how much before its time the API server may end a watch: that is
-// counted from when it was asked for.
-const onTime = 10 * time.Second
-
 // BlockedWatchTimeout is how long a watch stays open while nobody takes its
 // next event. Go's HTTP/2 client holds up to 256 KiB of each stream that is not
 // read; closed, it holds nothing, and the reflector watches again from the
@@ -37,7 +33,8 @@ type patientWatch struct {
 	lane    *lane
 	timeout time.Duration // when the API server is to end the watch
 	events  atomic.Int64  // that were taken
-	waits   atomic.Bool   // for the API server to send one
+	intake  *intake
+	ended   func() // called when it has
 
 	out  chan watch.Event
 	stop chan struct{}
@@ -49,7 +46,7 @@ type patientWatch struct {
 func newPatientWatch(inner watch.Interface, a *answer, l *lane, timeout time.Duration, failed func(error)) *patientWatch {
 	p := &patientWatch{
 		failed: failed, lane: l, timeout: timeout, conveyance: a.conveyed(),
-		out: make(chan watch.Event), stop: make(chan struct{}),
+		out: make(chan watch.Event), stop: make(chan struct{}), ended: func() {},
 	}
 	body := a.take()
 	p.release = func() {
@@ -57,11 +54,15 @@ func newPatientWatch(inner watch.Interface, a *answer, l *lane, timeout time.Dur
 		inner.Stop()
 	}
 	if body != nil {
-		p.next = newFrames(body).next
+		f := newFrames(body)
+		p.next, p.intake = f.next, &f.intake
 		return p
 	}
+	p.intake = &intake{}
 	p.next = func() (watch.Event, error) {
+		p.intake.waits()
 		event, open := <-inner.ResultChan()
+		p.intake.got(0)
 		if !open {
 			return event, io.EOF
 		}
@@ -86,14 +87,15 @@ func (p *patientWatch) run() {
 	defer close(p.out)
 	began := time.Now()
 	brings, how := meter{since: began}, broke
-	defer func() { p.leave(how, began, brings) }()
+	defer func() {
+		p.ended()
+		p.leave(how, began, brings)
+	}()
 	defer p.Stop()
 	patience := time.NewTimer(BlockedWatchTimeout)
 	defer patience.Stop()
 	for {
-		p.waits.Store(true)
 		event, err := p.next()
-		p.waits.Store(false)
 		if err != nil {
 			if p.stopped() {
 				how = stopped
@@ -106,6 +108,9 @@ func (p *patientWatch) run() {
 		}
 		if event.Type == watch.Error {
 			p.failed(apierrors.FromObject(event.Object))
+			if err == nil {
+				how = stopped // as who is told of it does, sooner or later
+			}
 		}
 		select {
 		case p.out <- event:
@@ -134,36 +139,47 @@ type ending int
 
 const (
 	broke   ending = iota // it has ended on the other side, or in between
-	stopped               // nobody wants it any more, or it brings little
+	stopped               // nobody wants it any more, it brings little, or an error
 	blocked               // it was not read
 )
 
 // leave says what follows from how the watch has ended for the next one.
 func (p *patientWatch) leave(how ending, began time.Time, brings meter) {
 	now := time.Now()
+	early := how == broke && now.Sub(began) < p.timeout-onTime
 	switch {
-	case !p.dedicated:
-		early := now.Sub(began) < p.timeout-onTime
-		p.lane.ended(p.multiplexed && how != stopped && (early || now.Sub(brings.much) < quietEvery))
-	case how == broke && p.events.Load() < busyEvents:
+	case p.missing: // there was none
+	case p.dedicated && early && p.events.Load() < busyEvents:
 		p.lane.refused()
-	default:
+	case p.dedicated:
 		p.lane.leave(how != stopped)
+	case p.multiplexed:
+		p.lane.ended(early, how == blocked || how == broke && now.Sub(brings.much) < quietEvery)
+	default: // it had a connection of its own all the same
+		p.lane.ended(false, false)
 	}
 }
 
 // watchQuiet ends a watch that has a connection of its own when it brings little,
-// and returns when the watch has ended. One whose reader is slow is left alone.
+// and returns when the watch has ended.
 func (p *patientWatch) watchQuiet() {
 	look := time.NewTimer(tryFor)
 	defer look.Stop()
-	for last, least := int64(0), busyEvents; ; last, least = p.events.Load(), quietEvents {
+	last := int64(0)
+	for first := true; ; first = false {
 		select {
 		case <-p.stop:
 			return
 		case <-look.C:
 		}
-		if p.events.Load()-last < least && p.waits.Load() {
+		events := p.events.Load() - last
+		last += events
+		waited, longest, bytes := p.intake.look()
+		quiet := events < quietEvents && bytes < quietBytes && waited > quietEvery/2
+		if first {
+			quiet = events < busyEvents && bytes < busyBytes && longest >= idleFor
+		}
+		if quiet {
 			p.Stop()
 			return
 		}

@@ -140,21 +140,9 @@ func (a *atOnce) RoundTrip(request *http.Request) (*http.Response, error) {
 func dedicated(t *testing.T, config *rest.Config, bytes int) (sources.Cluster, *connections) {
 	t.Helper()
 	c := cluster(t, config)
-	line, err := proxy.Start(t.Context(), strings.TrimPrefix(config.Host, "https://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := line.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	own, line := over(t, config)
 	counted := &connections{line: line}
-	own := rest.CopyConfig(config)
 	own.NextProtos = []string{"http/1.1"}
-	own.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, line.Addr())
-	}
 	own.Wrap(func(inner http.RoundTripper) http.RoundTripper {
 		base := inner
 		for {
@@ -168,10 +156,30 @@ func dedicated(t *testing.T, config *rest.Config, bytes int) (sources.Cluster, *
 		counted.inner = &atOnce{inner: inner, bytes: bytes}
 		return counted
 	})
+	var err error
 	if c.Dedicated, err = rest.HTTPClientFor(own); err != nil {
 		t.Fatal(err)
 	}
 	return c, counted
+}
+
+// over is the configuration for connections over a line of their own.
+func over(t *testing.T, config *rest.Config) (*rest.Config, *proxy.Proxy) {
+	t.Helper()
+	line, err := proxy.Start(t.Context(), strings.TrimPrefix(config.Host, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := line.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	own := rest.CopyConfig(config)
+	own.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, line.Addr())
+	}
+	return own, line
 }
 
 // backlog changes an object so often, and returns where that began, and what
@@ -328,40 +336,64 @@ func TestBusyWatch(t *testing.T) {
 func TestBacklogAfterOutage(t *testing.T) {
 	cp := shared.Get(t)
 	w := newWorld(t, cp, "outage.example.com")
-	o := w.create(t, "o0")
-	c, connections := dedicated(t, cp.Admin(), 0)
-	config := rest.CopyConfig(cp.Admin())
-	config.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, connections.line.Addr())
-	}
-	all := cluster(t, config)
-	all.Dedicated = c.Dedicated
-	r := newRecorder()
-	follow(t, all, w.resource, sources.Start{Position: o.GetResourceVersion()}, versioned{r})
-	shares := func(made, granted int) {
-		t.Helper()
-		eventually(t, func() error {
-			if is, open, protos := connections.count(); is < made || open > 0 || len(protos) != granted {
-				return fmt.Errorf("%d connections were made, want %d at least; %d granted a watch, want %d; %d are open", is, made, len(protos), granted, open)
+	for _, row := range []struct {
+		why   string
+		down  func(*proxy.Proxy) error
+		tries int // until it has been given up once
+	}{
+		{"nobody listens", func(line *proxy.Proxy) error { return line.Set(proxy.Refuse) }, 2},
+		{"who listens hangs up", func(line *proxy.Proxy) error {
+			line.SetTarget("127.0.0.1:1") // which nobody may use
+			return errors.Join(line.Set(proxy.Refuse), line.Set(proxy.Pass))
+		}, 12}, // client-go tries eleven times, and takes that for a watch that has ended
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			o := w.create(t, "o")
+			c, connections := dedicated(t, cp.Admin(), 0)
+			config, line := over(t, cp.Admin())
+			all := cluster(t, config)
+			all.Dedicated = c.Dedicated
+			r := newRecorder()
+			stop := follow(t, all, w.resource, sources.Start{Position: o.GetResourceVersion()}, versioned{r})
+			shares := func(granted int) {
+				t.Helper()
+				eventually(t, func() error {
+					if _, open, protos := connections.count(); open > 0 || len(protos) != granted {
+						return fmt.Errorf("%d connections granted a watch, want %d; %d are open", len(protos), granted, open)
+					}
+					return nil
+				})
+				w.watchers(t, 1)
 			}
-			return nil
+			shares(1)
+			if err := errors.Join(row.down(connections.line), row.down(line)); err != nil {
+				t.Fatal(err)
+			}
+			w.remove(t, "o")
+			before, _, _ := connections.count()
+			eventually(t, func() error {
+				if made, _, _ := connections.count(); made < before+row.tries {
+					return fmt.Errorf("%d connections were tried, want %d", made-before, row.tries)
+				}
+				return nil
+			})
+			// Were both there again at once, one that was tried over its own just before
+			// that would get the shared one, and rightly so.
+			for n, line := range []*proxy.Proxy{connections.line, line} {
+				line.SetTarget(strings.TrimPrefix(cp.Admin().Host, "https://"))
+				if err := line.Set(proxy.Pass); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, func() error {
+					if _, _, protos := connections.count(); len(protos) != 2 {
+						return fmt.Errorf("%d lines are there again, and %d connections granted a watch, want 2", n+1, len(protos))
+					}
+					return nil
+				})
+			}
+			shares(2)
+			r.wait(t, func(told []string, _ error) bool { return len(told) == 1 })
+			stop()
 		})
-		w.watchers(t, 1)
 	}
-	shares(1, 1)
-	if err := connections.line.Set(proxy.Refuse); err != nil {
-		t.Fatal(err)
-	}
-	changed := w.touch(t, w.objects, "o0")
-	eventually(t, func() error {
-		if made, _, _ := connections.count(); made < 3 {
-			return fmt.Errorf("%d connections were tried", made)
-		}
-		return nil
-	})
-	if err := connections.line.Set(proxy.Pass); err != nil {
-		t.Fatal(err)
-	}
-	r.waitTold(t, "changed default/o0@"+changed.GetResourceVersion())
-	shares(4, 2)
 }

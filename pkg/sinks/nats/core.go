@@ -58,6 +58,7 @@ func (p *corePublisher) Publish(ctx context.Context, batch []events.Event) (dura
 	p.sink.problems.allowed(func(subject string) bool {
 		return slices.ContainsFunc(messages, func(m *natsgo.Msg) bool { return m.Subject == subject })
 	})
+	letGo(messages)
 	switch {
 	case unfit != nil:
 		return len(messages), p.sink.fail(unfit)
