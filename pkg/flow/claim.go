@@ -132,8 +132,8 @@ func (r *Run) begin(follow bool) bool {
 		r.reselected = true
 		r.series.resyncs[resyncSelection].Add(1)
 	}
+	r.told = f.ledger.newestTold() // before the positions of what is no longer selected are forgotten
 	f.ledger.watch(r.target.Rules.namespaces(), r.reselected, r.target.Rules.digestsStay())
-	r.told = f.ledger.newestTold()
 	if n := f.requested.Load(); n > 0 {
 		if !r.resume(n) {
 			return false

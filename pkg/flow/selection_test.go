@@ -348,6 +348,48 @@ func TestNamespaces(t *testing.T) {
 	p.waitSet(t, "created ns/a@5", "updated ns/a@30", "created other/a@7", "deleted other/a@25")
 }
 
+// TestReselectedListIsNewer shows that what a changed selection brings up is told by
+// a list that is newer than all that was told, also by watches that there are no
+// more: its version is the sequence of events.
+func TestReselectedListIsNewer(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	process := func(namespaces ...string) *Run {
+		h := p.process(t, nil)
+		h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = namespaces })
+		r := h.start(ctx)
+		r.presence = &cluster{objects: []*unstructured.Unstructured{thing("a", "", 5)}, asOf: 20}
+		return r
+	}
+	r := process("ns")
+	listOf(ctx, r.watchers[0], 10, thing("a", "", 5))
+	p.waitSet(t, "created ns/a@5")
+	end(r, time.Minute)
+
+	r = process("other", "third")
+	for _, w := range r.watchers {
+		listOf(ctx, w, 20)
+	}
+	p.waitSet(t, "created ns/a@5", "deselected ns/a@20")
+	end(r, time.Minute)
+
+	for range 2 { // the first ends before it can list
+		r = process()
+		w := r.watchers[0]
+		if err := w.ListStarted(ctx, "20"); !errors.Is(err, sources.ErrTooSoon) {
+			t.Fatalf("a list of the version that was told: %v", err)
+		}
+		if _, rewound := errors.AsType[*sources.RewoundError](w.ListStarted(ctx, "19")); !rewound {
+			t.Fatal("a list of an earlier version is not of another history")
+		}
+		end(r, 0)
+	}
+	r = process()
+	listOf(ctx, r.watchers[0], 21, thing("a", "", 5))
+	p.waitSet(t, "created ns/a@5", "deselected ns/a@20", "existing ns/a@5 s21")
+	end(r, time.Minute)
+}
+
 // TestNamespacesOneByOne shows that progress of watches that take turns needs
 // no room, however long the sink is blocked.
 func TestNamespacesOneByOne(t *testing.T) {

@@ -79,6 +79,9 @@ func (w *watcher) ListStarted(_ context.Context, resourceVersion string) error {
 		return err
 	}
 	position, listed := r.flow.ledger.resume(w.namespace)
+	if w.reselected {
+		position = max(position, r.told)
+	}
 	switch {
 	case position > version:
 		return &sources.RewoundError{Position: position, Is: version}
