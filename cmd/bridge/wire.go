@@ -75,6 +75,7 @@ func wire(ctx context.Context, w wiring) (*parts, error) {
 	registry.MustRegister(thisBuild().metric())
 
 	cluster.Feeds, cluster.Requests = &sources.Feeds{}, sources.NewRequests()
+	registry.MustRegister(cluster.Requests)
 	var err error
 	if cluster.History, err = sources.NewHistory(cluster); err != nil {
 		return nil, err

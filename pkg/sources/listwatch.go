@@ -166,6 +166,7 @@ func (l *listWatch) watch(ctx context.Context, options metav1.ListOptions) (watc
 		l.lane.refused()
 	}
 	if !p.missing {
+		l.requests.watch(p.dedicated)
 		p.ended = l.catchesUp(ctx)
 	}
 	go func() {

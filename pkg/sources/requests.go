@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -26,6 +28,24 @@ type Requests struct {
 	lists atomic.Int64 // that are under way
 	// dedicated holds one for each watch with a connection of its own.
 	dedicated chan struct{}
+	// granted are the watches that were, over shared connections and their own.
+	granted, grantedOwn atomic.Uint64
+}
+
+var (
+	_ prometheus.Collector = (*Requests)(nil)
+
+	watchesDesc = prometheus.NewDesc("bridge_watches_total",
+		"Watches of objects that the API server granted, by their connection: shared with others, or their own.", []string{"connection"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (r *Requests) Describe(descs chan<- *prometheus.Desc) { descs <- watchesDesc }
+
+// Collect implements prometheus.Collector.
+func (r *Requests) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.MustNewConstMetric(watchesDesc, prometheus.CounterValue, float64(r.granted.Load()), "shared")
+	metrics <- prometheus.MustNewConstMetric(watchesDesc, prometheus.CounterValue, float64(r.grantedOwn.Load()), "own")
 }
 
 // NewRequests is a pace of its own.
@@ -50,6 +70,15 @@ func (r *Requests) turn(ctx context.Context) (done func()) {
 	case <-ctx.Done():
 	}
 	return func() {}
+}
+
+// watch counts a watch that was granted.
+func (r *Requests) watch(dedicated bool) {
+	if dedicated {
+		r.grantedOwn.Add(1)
+		return
+	}
+	r.granted.Add(1)
 }
 
 // list counts a list in until done is called.

@@ -163,10 +163,11 @@ func (p *patientWatch) leave(how ending, began time.Time, brings meter) {
 // watchQuiet ends a watch that has a connection of its own when it brings little,
 // and returns when the watch has ended.
 func (p *patientWatch) watchQuiet() {
-	look := time.NewTimer(tryFor)
+	interval := tryFor
+	look := time.NewTimer(interval)
 	defer look.Stop()
-	last := int64(0)
-	for first := true; ; first = false {
+	last, looked := int64(0), time.Now()
+	for {
 		select {
 		case <-p.stop:
 			return
@@ -175,15 +176,19 @@ func (p *patientWatch) watchQuiet() {
 		events := p.events.Load() - last
 		last += events
 		waited, longest, bytes := p.intake.look()
-		quiet := events < quietEvents && bytes < quietBytes && waited > quietEvery/2
-		if first {
+		quiet := events < quietEvents && bytes < quietBytes && waited > interval/2
+		if interval == tryFor {
 			quiet = events < busyEvents && bytes < busyBytes && longest >= idleFor
 		}
-		if quiet {
+		now := time.Now()
+		// Where it is much later than it should be the process did not run: what
+		// there is comes now.
+		if slept := now.Sub(looked) > 2*interval; quiet && !slept {
 			p.Stop()
 			return
 		}
-		look.Reset(quietEvery)
+		interval, looked = quietEvery, now
+		look.Reset(interval)
 	}
 }
 

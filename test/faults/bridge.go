@@ -78,7 +78,7 @@ func (b *bridge) launch(ctx context.Context) error {
 	}, b.world.opts.Env...)
 	if b.starts++; b.starts%2 == 0 {
 		// Half of the time what takes 2,000 events in a second takes 31: watches that
-		// move to a connection of their own, and batches that gather.
+		// keep connections of their own, and batches that gather.
 		env = append(env, "BRIDGE_BOUNDS=64")
 	}
 	if b.failure != "" {

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -140,6 +141,7 @@ func (a *atOnce) RoundTrip(request *http.Request) (*http.Response, error) {
 func dedicated(t *testing.T, config *rest.Config, bytes int) (sources.Cluster, *connections) {
 	t.Helper()
 	c := cluster(t, config)
+	c.Requests = sources.NewRequests()
 	own, line := over(t, config)
 	counted := &connections{line: line}
 	own.NextProtos = []string{"http/1.1"}
@@ -297,6 +299,16 @@ func TestBusyWatch(t *testing.T) {
 			want = append(want, "changed default/o0@"+last.GetResourceVersion())
 			r.waitTold(t, want...)
 			stop()
+			if row.quiet {
+				want := `# HELP bridge_watches_total Watches of objects that the API server granted, by their connection: shared with others, or their own.
+# TYPE bridge_watches_total counter
+bridge_watches_total{connection="own"} 1
+bridge_watches_total{connection="shared"} 1
+`
+				if err := testutil.CollectAndCompare(c.Requests, strings.NewReader(want)); err != nil {
+					t.Error(err)
+				}
+			}
 			made, open, protos := connections.count()
 			if open > 0 {
 				t.Errorf("%d of its connections are left open", open)
