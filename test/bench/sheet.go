@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -192,6 +193,9 @@ func spread(s sample, digits int) string {
 }
 
 func number(f float64, digits int) string {
+	if math.IsInf(f, 0) || math.IsNaN(f) { // beside something that was not there at all
+		return "–"
+	}
 	whole, fraction, _ := strings.Cut(fmt.Sprintf("%.*f", digits, f), ".")
 	sign := ""
 	if strings.HasPrefix(whole, "-") {

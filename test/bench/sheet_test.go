@@ -3,6 +3,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -79,6 +80,8 @@ func TestNumber(t *testing.T) {
 		want   string
 	}{
 		{0, 0, "0"}, {999, 0, "999"}, {1000, 0, "1,000"}, {1234567.89, 1, "1,234,567.9"}, {-1234, 0, "-1,234"}, {-0.25, 2, "-0.25"},
+		{math.Inf(1), 2, "–"},
+		{math.NaN(), 2, "–"},
 	} {
 		if got := number(test.value, test.digits); got != test.want {
 			t.Errorf("number(%v, %d) = %q, want %q", test.value, test.digits, got, test.want)
