@@ -310,6 +310,14 @@ func (l *ledger) newest(key string) (row, bool) {
 	return l.rows.get(key)
 }
 
+// knows tells whether there is an object with the key.
+func (l *ledger) knows(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, alive := l.newest(key)
+	return alive
+}
+
 // sight is what is known of an object that the API server tells of.
 type sight struct {
 	known row  // the newest of that name

@@ -58,8 +58,9 @@ type Run struct {
 	sourceNot  context.CancelCauseFunc
 	done       chan struct{}
 
-	// others: what is left of another CRD of that name is to be drained.
-	others bool
+	// successor is the target's CRD where what is left of the one before it is to
+	// be drained.
+	successor *Successor
 	// anew: what was delivered before is not in the place where events go now.
 	anew bool
 	// handling is held by the one watcher that makes something of what it
@@ -98,11 +99,6 @@ type presence interface {
 	All(ctx context.Context, r sources.Resource, namespace string, object func(*metav1.PartialObjectMetadata)) (asOf uint64, err error)
 }
 
-// afterGone is how long a run goes on listening when its CRD is gone: the API
-// server may still be sending the deletions that it made before it ended the
-// watch, and an object's last state is better than the deduction that it is gone.
-const afterGone = 2 * time.Second
-
 // Start begins to follow the target. ctx ending is an abort.
 func (f *Flow) Start(ctx context.Context, target Target) *Run {
 	f.condition.setActive(target, "")
@@ -111,43 +107,6 @@ func (f *Flow) Start(ctx context.Context, target Target) *Run {
 	go r.run(true)
 	return r
 }
-
-// StartDrain begins to deliver the end of all objects that are still known of
-// a CRD that is gone. The target describes it, as far as that is known: what is
-// missing the journal knows, where there is something to be drained. A flow
-// that has not been claimed yet is claimed by it.
-func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Run {
-	going := gone
-	if !f.isClaimed() {
-		going = goneUnknown
-	}
-	f.condition.setActive(target, going)
-	r := f.newRun(ctx, target)
-	r.absent = absent
-	go r.run(false)
-	return r
-}
-
-// StartDrainOthers begins to deliver the end of all objects that are known of
-// another CRD of that name than the target's, which cannot be followed for now.
-// Nobody has seen when they went: each deletion has the version that follows
-// the newest known of all, which is below any of the next CRD's objects.
-func (f *Flow) StartDrainOthers(ctx context.Context, target Target) *Run {
-	going := gone
-	if !f.isClaimed() {
-		going = goneUnknown
-	}
-	f.condition.setActive(target, going)
-	r := f.newRun(ctx, target)
-	r.others = true
-	go r.run(false)
-	return r
-}
-
-const (
-	gone        = "the CRD is gone"
-	goneUnknown = "whether the end of objects of a CRD that is gone has to be told is known when the sink has been asked"
-)
 
 func (f *Flow) isClaimed() bool {
 	select {
@@ -186,25 +145,6 @@ func (f *Flow) newRun(ctx context.Context, target Target) *Run {
 	f.run.Store(r)
 	f.journal.OnDue(func() { r.queue.mark(progress{}) }) // has deliver look whether it is
 	return r
-}
-
-// Drain says that the CRD is gone, as of that resource version: every object
-// of it that is still known is deleted, however long the sink takes, and then
-// the run is done. It may be called often; the first call counts.
-func (r *Run) Drain(absent uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.absent != 0 {
-		return
-	}
-	r.absent = absent
-	r.flow.condition.setGoing(gone)
-	if r.missing {
-		r.listenNot()
-		return
-	}
-	stop := time.AfterFunc(afterGone, r.listenNot)
-	context.AfterFunc(r.following, func() { stop.Stop() })
 }
 
 // Stop ends the run: it stops listening at once, goes on delivering what it
@@ -252,14 +192,6 @@ func (r *Run) over() {
 	}
 }
 
-// Drained tells, once the run is done, whether the deletion of every object
-// is durable.
-func (r *Run) Drained() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.drained
-}
-
 // Err is, once the run is done, why it could not go on: a
 // *journal.FencedError where another bridge has taken over.
 func (r *Run) Err() error {
@@ -296,15 +228,7 @@ func (r *Run) run(follow bool) {
 	if follow {
 		r.follow()
 	}
-	r.mu.Lock()
-	absent := r.absent
-	r.mu.Unlock()
-	if r.others && r.flow.HoldsOthers(r.target.CRD) {
-		absent = r.flow.ledger.newestVersion() + 1
-	}
-	if absent != 0 {
-		r.drain(absent)
-	}
+	absent := r.drain()
 	r.queue.close()
 	<-delivered
 	r.finish(absent)
@@ -413,18 +337,6 @@ func (r *Run) finish(absent uint64) {
 	r.mu.Lock()
 	r.drained = drained
 	r.mu.Unlock()
-}
-
-// drain says of every object that is still known that it is deleted. An
-// object that is newer than the CRD's absence is another incarnation's.
-func (r *Run) drain(absent uint64) {
-	r.draining = true
-	for left := range r.flow.ledger.upTo(absent) {
-		if !r.remove(r.delivering, left, absent, progress{}, 0) {
-			return
-		}
-		failpoint.Here(failpoint.WhileDraining)
-	}
 }
 
 // rewound notes that what the API server tells is older than what was

@@ -23,6 +23,7 @@ type cluster struct {
 	objects   []*unstructured.Unstructured
 	asOf      uint64
 	forbidden string // a namespace
+	fails     int    // the lists that fail at first
 	asked     int
 }
 
@@ -44,9 +45,12 @@ func (c *cluster) All(_ context.Context, _ sources.Resource, namespace string, o
 	if namespace == c.forbidden && namespace != "" {
 		return 0, apierrors.NewForbidden(schema.GroupResource{}, "", nil)
 	}
+	if c.asked <= c.fails {
+		return 0, apierrors.NewInternalError(errors.New("not now"))
+	}
 	for _, o := range c.objects {
 		if namespace == "" || o.GetNamespace() == namespace {
-			object(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID()}})
+			object(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}})
 		}
 	}
 	return c.asOf, nil

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/crbridge/crbridge/pkg/flow"
 	"github.com/crbridge/crbridge/pkg/sources"
 )
 
@@ -24,10 +26,14 @@ type CRD struct {
 	Namespaced  bool
 	Versions    []Version
 	Established bool
+	// Accepted: its names are. From then on the API server serves it, which may
+	// be before it is established.
+	Accepted bool
 	// NotEstablished says why it is not, in the API server's words.
 	NotEstablished string
 	Deleting       bool
-	Created        int64 // seconds of Unix time
+	Created        int64  // seconds of Unix time
+	AsOf           uint64 // the resource version at which it was so; 0 where that is no number
 }
 
 // Version is one version of a CRD.
@@ -47,6 +53,9 @@ func FromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 		Namespaced: o.Spec.Scope == apiextensions.NamespaceScoped,
 		Deleting:   o.DeletionTimestamp != nil,
 	}
+	if asOf, err := strconv.ParseUint(o.ResourceVersion, 10, 64); err == nil {
+		c.AsOf = asOf
+	}
 	if !o.CreationTimestamp.IsZero() {
 		c.Created = o.CreationTimestamp.Unix()
 	}
@@ -63,7 +72,7 @@ func FromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 		case apiextensions.Established:
 			c.Established = holds
 		case apiextensions.NamesAccepted:
-			if !holds {
+			if c.Accepted = holds; !holds {
 				c.NotEstablished = condition.Message
 			}
 		}
@@ -125,6 +134,19 @@ func (c *CRD) resource(version string) sources.Resource {
 		Kind:   schema.GroupVersionKind{Group: c.Group, Version: version, Kind: c.Kind},
 		Plural: c.Plural, Namespaced: c.Namespaced,
 	}
+}
+
+// successor is the CRD as one that has taken the place of another and cannot be
+// followed.
+func (c *CRD) successor(rules *flow.Rules) flow.Successor {
+	if !c.Accepted && !c.Established || !c.Namespaced && rules.NamesNamespaces() {
+		return flow.Successor{Empty: c.AsOf} // it had no objects yet, or has none in a namespace
+	}
+	version, err := c.Choose("")
+	if err != nil {
+		return flow.Successor{} // none is served
+	}
+	return flow.Successor{Resource: c.resource(version)}
 }
 
 // Strip drops from a CRD, before the cache keeps it, what is not needed of it:

@@ -6,6 +6,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/crbridge/crbridge/pkg/events"
+	"github.com/crbridge/crbridge/pkg/flow"
+	"github.com/crbridge/crbridge/pkg/sources"
 )
 
 func TestChoose(t *testing.T) {
@@ -81,12 +86,54 @@ func TestStrip(t *testing.T) {
 	}
 	want := &CRD{
 		Name: "widgets.example.com", UID: "u", Group: "example.com", Kind: "Widget", Plural: "widgets", Namespaced: true,
-		Versions: []Version{{"v1", true, true, nil}}, Established: true, NotEstablished: "taken", Deleting: true,
+		Versions: []Version{{"v1", true, true, nil}}, Established: true, NotEstablished: "taken", Deleting: true, AsOf: 7,
 	}
 	if diff := cmp.Diff(want, FromObject(got)); diff != "" {
 		t.Errorf("what the bridge knows of the CRD (-want +got):\n%s", diff)
 	}
 	if got.Spec.Versions[0].Schema != nil || got.Spec.Conversion != nil || got.ManagedFields != nil || got.Annotations != nil {
 		t.Errorf("the cache would keep %+v", got)
+	}
+}
+
+// TestSuccessor shows what is asked, for the end of another CRD's objects, about
+// the one that has its name now.
+func TestSuccessor(t *testing.T) {
+	versions := []Version{{Name: "v1", Served: true, Storage: true}}
+	list := flow.Successor{Resource: sources.Resource{
+		CRD: "u", Kind: schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Widget"}, Plural: "widgets", Namespaced: true,
+	}}
+	empty := flow.Successor{Empty: 7}
+	ofCluster := list
+	ofCluster.Resource.Namespaced = false
+	named, err := flow.NewRules(flow.RuleOptions{Events: events.Types(), Namespaces: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		why   string
+		is    func(*CRD)
+		rules *flow.Rules
+		want  flow.Successor
+	}{
+		{"it is new, and not served", func(*CRD) {}, nil, empty},
+		{"its names are accepted: it is served, and may have objects", func(c *CRD) { c.Accepted = true }, nil, list},
+		{"it is established", func(c *CRD) { c.Accepted, c.Established = true, true }, nil, list},
+		{"its names have been taken since: it is served all the same", func(c *CRD) { c.Established = true }, nil, list},
+		{"no version is served", func(c *CRD) { c.Accepted, c.Established, c.Versions = true, true, nil }, nil, flow.Successor{}},
+		{"it has no objects in namespaces", func(c *CRD) { c.Accepted, c.Established, c.Namespaced = true, true, false }, named, empty},
+		{"it has objects of the cluster", func(c *CRD) { c.Accepted, c.Established, c.Namespaced = true, true, false }, nil, ofCluster},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			crd := &CRD{UID: "u", Group: "example.com", Kind: "Widget", Plural: "widgets", Namespaced: true, Versions: versions, AsOf: 7}
+			test.is(crd)
+			rules := test.rules
+			if rules == nil {
+				rules = flow.Everything()
+			}
+			if diff := cmp.Diff(test.want, crd.successor(rules)); diff != "" {
+				t.Errorf("successor (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -398,7 +398,7 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	case (err != nil || !crd.Established) && e.flow.HoldsOthers(crd.UID):
 		if s.mayStart(runs, e) {
 			e.target.CRD, e.target.Rules = crd.UID, e.route.rules
-			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target))
+			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target, crd.successor(e.route.rules)))
 		}
 	case err != nil:
 		e.flow.Idle(flow.Failed, err.Error())
