@@ -90,7 +90,7 @@ var Bugs = []Bug{
 	{
 		"drained too early", "a drain that was cut short counts as done",
 		"pkg/flow/drain.go", "for left := range r.flow.ledger.upTo(absent) {", "n := 0\n\tfor left := range r.flow.ledger.upTo(absent) {\n\t\tif n++; BUG && n > 3 {\n\t\t\tr.flow.ledger.mu.Lock()\n\t\t\tr.flow.ledger.rows.delete(left.key)\n\t\t\tr.flow.ledger.mu.Unlock()\n\t\t\tcontinue\n\t\t}",
-		[]string{"crd recreated unseen"}, 6,
+		[]string{"crd gone unseen"}, 6,
 	},
 	{
 		"old list believed", "a list may be older than what was delivered",
