@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+
+	"github.com/crbridge/crbridge/test/oracle"
 )
 
 // resource is a custom resource that the suite changes.
@@ -33,6 +35,9 @@ var resources = []resource{
 	{"shop.example.com", "regions", "region", "Region", false, []string{"v1"}},
 	{"text.example.com", "notes", "note", "Note", true, []string{"v1", "v2"}},
 }
+
+// definitions are the CRDs themselves.
+var definitions = oracle.Resource{Group: "apiextensions.k8s.io", Plural: "customresourcedefinitions"}
 
 func (r resource) crd() string { return r.plural + "." + r.group }
 

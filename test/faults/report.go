@@ -56,25 +56,34 @@ func (r *Report) take(w *world, past oracle.Past, recording oracle.Recording, vi
 	}
 }
 
-// lives tell all that is known of the first objects that violations are about.
+// lives tell all that is known of the first objects that violations are about,
+// and of the CRDs, by which one sees whose objects they were.
 func lives(past oracle.Past, recording oracle.Recording, violations []oracle.Violation) string {
 	var b strings.Builder
+	inEtcd := func(key, uid string) {
+		fmt.Fprintf(&b, "%s %s in etcd:", key, uid)
+		for i := range past.Versions {
+			if v := &past.Versions[i]; v.UID == uid {
+				fmt.Fprintf(&b, " %d", v.Revision)
+				if v.Deleted {
+					b.WriteString(" deleted")
+				}
+			}
+		}
+		b.WriteString("\n")
+	}
+	for i := range past.Versions {
+		if v := &past.Versions[i]; v.Resource == definitions && v.Created == v.Revision {
+			inEtcd(v.Name, v.UID)
+		}
+	}
 	told := map[string]bool{}
 	for _, v := range violations {
 		if v.UID == "" || told[v.UID] || len(told) == 10 {
 			continue
 		}
 		told[v.UID] = true
-		fmt.Fprintf(&b, "%s %s in etcd:", v.Key, v.UID)
-		for _, version := range past.Versions {
-			if version.UID == v.UID {
-				fmt.Fprintf(&b, " %d", version.Revision)
-				if version.Deleted {
-					b.WriteString(" deleted")
-				}
-			}
-		}
-		b.WriteString("\n")
+		inEtcd(v.Key, v.UID)
 		for i := range recording.Messages {
 			m := &recording.Messages[i]
 			if e := m.Event; e != nil && e.Attributes["uid"] == v.UID {

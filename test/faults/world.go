@@ -176,7 +176,7 @@ func (w *world) kubeconfig() string { return filepath.Join(w.opts.Dir, "kubeconf
 
 // startWatchers begins to record, before anything can happen.
 func (w *world) startWatchers(ctx context.Context) (err error) {
-	prefixes := make([]string, 0, len(resources))
+	prefixes := []string{"/registry/" + definitions.Group + "/" + definitions.Plural + "/"} // for the report
 	for _, r := range resources {
 		prefixes = append(prefixes, "/registry/"+r.group+"/"+r.plural+"/")
 	}
