@@ -168,9 +168,10 @@ type Change struct {
 	// once more; 0 where it is none.
 	Resync uint64
 	// Listed is the resource version of the list that showed the object, where
-	// the route's changed selection brings up one that has not changed itself;
-	// 0 otherwise. It is the event's sequence then, as the object may have been
-	// told to be deselected since it changed last.
+	// that is the event's sequence; 0 otherwise. So it is where the route's changed
+	// selection brings up an object that has not changed itself, as it may have
+	// been told to be deselected since; and where the object is older than the
+	// deletion that was told of the one that had its name before.
 	Listed uint64
 	// Observed is when the bridge learnt of the change.
 	Observed time.Time

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/crbridge/crbridge/internal/failpoint"
@@ -15,6 +16,11 @@ import (
 // server may still be sending the deletions that it made before it ended the
 // watch, and an object's last state is better than the deduction that it is gone.
 const afterGone = 2 * time.Second
+
+// unableFor is how long an API server has to say that it cannot list what it
+// serves until it is believed. Just after a CRD was made it says so for
+// milliseconds.
+const unableFor = 15 * time.Second
 
 // StartDrain begins to deliver the end of all objects that are still known of
 // a CRD that is gone. The target describes it, as far as that is known: what is
@@ -35,6 +41,8 @@ func (f *Flow) StartDrain(ctx context.Context, target Target, absent uint64) *Ru
 // Successor is a CRD that has taken the place of another of its name and cannot
 // be followed for now, as far as the end of the other's objects asks for it.
 type Successor struct {
+	// Reason says why it cannot be followed.
+	Reason string
 	// Empty is a resource version at which it was there and none of its objects
 	// had a name that the route selects; 0 where none is known.
 	Empty uint64
@@ -52,15 +60,24 @@ type Successor struct {
 // that can be known, it has the one that follows the newest that was told, which
 // may be below the object's last.
 func (f *Flow) StartDrainOthers(ctx context.Context, target Target, next Successor) *Run {
-	going := gone
+	r := f.newDrainOthers(ctx, target, next)
+	go r.run(false)
+	return r
+}
+
+func (f *Flow) newDrainOthers(ctx context.Context, target Target, next Successor) *Run {
+	going := next.going()
 	if !f.isClaimed() {
 		going = goneUnknown
 	}
 	f.condition.setActive(target, going)
 	r := f.newRun(ctx, target)
 	r.successor = &next
-	go r.run(false)
 	return r
+}
+
+func (s *Successor) going() string {
+	return "the CRD was replaced by another, which cannot be followed: " + s.Reason
 }
 
 const (
@@ -96,59 +113,72 @@ func (r *Run) Drained() bool {
 }
 
 // drain says of what is known and gone that it is deleted, and returns the
-// version as of which that is so; 0 where nothing is gone, or the run was told to
-// end before it knew.
-func (r *Run) drain() (absent uint64) {
-	r.mu.Lock()
-	absent = r.absent
-	r.mu.Unlock()
-	if absent == 0 && r.successor != nil && r.flow.HoldsOthers(r.target.CRD) {
+// version as of which that is so, and how many objects not newer than that are
+// there all the same; 0 where nothing is gone, or the run was told to end before
+// it knew.
+func (r *Run) drain() (absent uint64, spared int) {
+	if absent = r.gone(); absent == 0 && r.successor != nil && r.flow.HoldsOthers(r.target.CRD) {
+		r.flow.condition.setGoing(r.successor.going())
 		untold := r.flow.ledger.newestVersion() + 1
-		next, asOf, known := r.namesakes(r.following, untold)
-		if known {
-			r.endAll(asOf, func(left keyed) uint64 { return r.before(left, next, untold, asOf) })
-			return asOf
+		if next, asOf, known := r.namesakes(r.following, untold); known {
+			return asOf, r.endOthers(next, untold, asOf)
 		}
-		r.mu.Lock()
-		absent = r.absent // it may have gone as well
-		r.mu.Unlock()
+		absent = r.gone() // it may have gone as well
 	}
-	if absent != 0 {
-		r.endAll(absent, func(keyed) uint64 { return absent })
+	if absent == 0 {
+		return 0, 0
 	}
-	return absent
-}
-
-// endAll says of every object that is known that it is deleted, as of a version
-// of its own. One that is newer than the absence is of another CRD.
-func (r *Run) endAll(absent uint64, at func(keyed) uint64) {
 	r.draining = true
 	for left := range r.flow.ledger.upTo(absent) {
-		if !r.remove(r.delivering, left, at(left), progress{}, 0) {
-			return
+		if !r.remove(r.delivering, left, absent, progress{}, 0) {
+			break
 		}
 		failpoint.Here(failpoint.WhileDraining)
 	}
+	return absent, 0
 }
 
-// before is a version at which the object was gone and there was none of the
-// successor's of its name: asOf, unless next has one that was made before that,
-// or nobody has looked in its namespace.
-func (r *Run) before(left keyed, next map[string]row, untold, asOf uint64) uint64 {
-	namespace, _ := split(left.key)
-	namesake, is := next[left.key]
-	switch {
-	case is && namesake.uid != left.uid && namesake.version > left.version:
-		return namesake.version - 1
-	case r.successor.Empty == 0 && !r.watches(namespace):
-		return untold
+// gone is the resource version at which the CRD was seen to be gone; 0 where it
+// was not.
+func (r *Run) gone() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.absent
+}
+
+// endOthers says of every object of the CRD before the target's that it is
+// deleted. One that is newer than asOf, or that the target's was seen to have, is
+// the target's: it was heard of before its CRD was. It returns how many it has
+// seen.
+func (r *Run) endOthers(next map[string]row, untold, asOf uint64) (spared int) {
+	r.draining = true
+	for left := range r.flow.ledger.upTo(asOf) {
+		version := asOf
+		namespace, _ := split(left.key)
+		switch namesake, is := next[left.key]; {
+		case is && namesake.uid == left.uid:
+			spared++
+			continue
+		case is && namesake.version > left.version:
+			version = namesake.version - 1
+		case !r.watches(namespace):
+			version = min(untold, asOf) // nobody has looked there
+		}
+		if !r.remove(r.delivering, left, version, progress{}, 0) {
+			break
+		}
+		failpoint.Here(failpoint.WhileDraining)
 	}
-	return asOf
+	return spared
 }
 
 // namesakes asks for the successor's objects of names that are known, as often
 // as it takes, and returns them with a version at which there were no others. It
 // tells whether there was an answer before ctx ended.
+//
+// An API server that answers for long, and that it cannot, is not asked further:
+// that of a CRD whose conversion is misconfigured does so until somebody
+// mends it.
 func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row, asOf uint64, known bool) {
 	switch {
 	case r.successor.Empty != 0:
@@ -156,43 +186,63 @@ func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row
 	case r.successor.Resource.Plural == "" || r.presence == nil:
 		return nil, untold, true
 	}
+	next = map[string]row{}
+	for _, w := range r.watchers {
+		if !r.flow.ledger.has(w.covers) {
+			continue // it need not be allowed to look there
+		}
+		at, known := r.askNamesakes(ctx, w, next)
+		w.Condition(nil)
+		switch {
+		case !known:
+			return nil, 0, false
+		case at == 0:
+			return nil, untold, true
+		case asOf == 0 || at < asOf:
+			asOf = at // what another list does not have was gone before any was made
+		}
+	}
+	if asOf == 0 {
+		asOf = untold
+	}
+	return next, asOf, true
+}
+
+// askNamesakes asks for those that one watch would tell of, and returns as of
+// when the answer is; 0 where the API server says that it cannot.
+func (r *Run) askNamesakes(ctx context.Context, w *watcher, into map[string]row) (asOf uint64, known bool) {
+	var unable time.Time // since when it says so
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
-		next, asOf, err := r.askNamesakes(ctx)
-		if err == nil {
-			r.watchers[0].Condition(nil)
-			return next, asOf, true
+		asOf, err := r.listNamesakes(ctx, w, into)
+		switch {
+		case err == nil:
+			return asOf, true
+		case ctx.Err() != nil:
+			return 0, false
+		case !apierrors.IsInternalError(err) && !apierrors.IsNotFound(err):
+			unable = time.Time{}
+		case unable.IsZero():
+			unable = time.Now()
+		case time.Since(unable) > unableFor:
+			return 0, true
 		}
-		if ctx.Err() != nil {
-			return nil, 0, false
-		}
-		r.watchers[0].Condition(err)
+		w.Condition(err)
 		if !sleep(ctx, retry) {
-			return nil, 0, false
+			return 0, false
 		}
 	}
 }
 
-func (r *Run) askNamesakes(ctx context.Context) (next map[string]row, asOf uint64, err error) {
+func (r *Run) listNamesakes(ctx context.Context, w *watcher, into map[string]row) (asOf uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	next = map[string]row{}
-	var invalid error
-	for _, w := range r.watchers {
-		at, err := r.presence.All(ctx, r.successor.Resource, w.namespace, func(o *metav1.PartialObjectMetadata) {
-			key, seen, err := identify(&object.Object{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), ResourceVersion: o.ResourceVersion})
-			switch {
-			case err != nil:
-				invalid = err
-			case r.flow.ledger.knows(key):
-				next[key] = seen
-			}
-		})
-		if err != nil {
-			return nil, 0, err
+	return r.presence.All(ctx, r.successor.Resource, w.namespace, func(o *metav1.PartialObjectMetadata) {
+		key, seen, err := identify(&object.Object{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), ResourceVersion: o.ResourceVersion})
+		switch {
+		case err != nil:
+			r.invalid(err)
+		case r.flow.ledger.knows(key):
+			into[key] = seen
 		}
-		if asOf == 0 || at < asOf {
-			asOf = at // what another list does not have was gone before any was made
-		}
-	}
-	return next, asOf, invalid
+	})
 }

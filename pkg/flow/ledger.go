@@ -332,6 +332,9 @@ type sight struct {
 	// back: it was told to be deselected, and the route selects it again. No
 	// watch can tell that.
 	back bool
+	// outlived: it has outlived its CRD, and the end of the one that had its name
+	// before was told as of a version that is later than this one of it.
+	outlived bool
 }
 
 // observe looks up what is known of an object that the API server tells of. It
@@ -359,7 +362,10 @@ func (l *ledger) observe(key string, seen row, inList bool) (s sight) {
 	default:
 		s.news = seen.version > died.version
 		s.back = inList && !s.news && died.is(deselected) && died.uid == seen.uid
-		s.news = s.news || s.back
+		// A list has it now, while it is older than an end that was deduced: the
+		// API server made it when it deleted what else there was of the CRD.
+		s.outlived = inList && !s.news && dead && died.uid != seen.uid
+		s.news = s.news || s.back || s.outlived
 	}
 	return s
 }
@@ -514,6 +520,24 @@ func (l *ledger) holds(version uint64) bool {
 		}
 	}
 	return false
+}
+
+// count is how many objects there are that are not newer than the version; one
+// counts until its end is durable.
+func (l *ledger) count(version uint64) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.rows.all() {
+		if r.version <= version {
+			n++
+		}
+	}
+	for key, p := range l.pending {
+		if _, durable := l.rows.get(key); !durable && !p.gone && p.version <= version {
+			n++
+		}
+	}
+	return n
 }
 
 // pend notes that an item with a change is on its way.

@@ -27,7 +27,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		i.progress = progress{} // a list is durable when all of it is
 	}
 	s := r.flow.ledger.observe(key, seen, inList)
-	if inList && w.surveys && s.news && !s.back && w.watched(seen.version) {
+	if inList && w.surveys && s.news && !s.back && !s.outlived && w.watched(seen.version) {
 		w.behind = true
 		return
 	}
@@ -59,7 +59,7 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		Type: w.arrival(inList), Namespace: o.Namespace, Name: o.Name, UID: o.UID,
 		ResourceVersion: seen.version, Object: visible, Observed: time.Now(),
 	}
-	if inList && w.reselected && change.Type == events.Existing {
+	if inList && w.reselected && change.Type == events.Existing || s.outlived {
 		change.Listed, i.raised = w.version, w.version
 	}
 	if same {

@@ -5,20 +5,13 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
-	"math"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/crbridge/crbridge/pkg/events"
 	"github.com/crbridge/crbridge/pkg/journal"
@@ -380,126 +373,6 @@ func TestWildcardKnowsWhatExisted(t *testing.T) {
 			if s := of.recorded(); s.Active != active {
 				t.Errorf("the wildcard's record is %+v", s)
 			}
-		})
-	}
-}
-
-// TestDrainOthers shows that the objects of a CRD that was replaced by one which
-// cannot be followed get their end, at a version that nothing that is told of the
-// next one's objects can be below.
-func TestDrainOthers(t *testing.T) {
-	listed := Successor{Resource: sources.Resource{Plural: "widgets"}}
-	for _, test := range []struct {
-		why     string
-		crd     types.UID
-		next    Successor
-		cluster *cluster
-		change  func(*RuleOptions) // of the route, since
-		end     []string
-	}{
-		{
-			"it has no objects yet: they were gone by then", "crd-2",
-			Successor{Empty: 20}, nil, nil,
-			[]string{"deleted ns/a@20 inferred", "deleted ns/b@20 inferred"},
-		},
-		{
-			"it has a namesake, which is older than the answer that tells of it", "crd-2",
-			listed, &cluster{objects: []*unstructured.Unstructured{thing("a", "2", 15), thing("c", "", 3)}, asOf: 30}, nil,
-			[]string{"deleted ns/a@14 inferred", "deleted ns/b@30 inferred"},
-		},
-		{
-			"nobody can say what it has: right behind what was told", "crd-2",
-			Successor{}, &cluster{asOf: 30}, nil,
-			[]string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"},
-		},
-		{
-			"its CRD went by force, and it is there: its end was told before, too", "crd-2",
-			listed, &cluster{objects: []*unstructured.Unstructured{thing("a", "", 5)}, asOf: 30}, nil,
-			[]string{"deleted ns/a@30 inferred", "deleted ns/b@30 inferred"},
-		},
-		{
-			"the route no longer has the right to look there", "crd-2",
-			listed, &cluster{forbidden: "ns", asOf: 30}, func(o *RuleOptions) { o.Namespaces = []string{"other"} },
-			[]string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"},
-		},
-		{
-			"the API server answers the second time", "crd-2",
-			listed, &cluster{fails: 1, asOf: 30}, nil,
-			[]string{"deleted ns/a@30 inferred", "deleted ns/b@30 inferred"},
-		},
-		{"the same one", "crd-1", Successor{Empty: 20}, nil, nil, nil},
-	} {
-		t.Run(test.why, func(t *testing.T) {
-			ctx := t.Context()
-			p := newPlace()
-			h := p.process(t, nil)
-			r := h.start(ctx)
-			list(ctx, r, 10, thing("a", "", 5), thing("b", "", 7))
-			end(r, time.Minute)
-			began := []string{"created ns/a@5", "created ns/b@7"}
-
-			h.target.CRD = test.crd
-			if test.change != nil {
-				h.target.Rules = rulesFor(t, test.change)
-			}
-			if got := h.flow.HoldsOthers(test.crd); got != (test.end != nil) {
-				t.Errorf("HoldsOthers is %t", got)
-			}
-			drain := h.flow.newRun(ctx, h.target)
-			drain.successor = &test.next
-			if test.cluster != nil {
-				drain.presence = test.cluster
-			}
-			drain.run(false)
-			p.mu.Lock()
-			told := slices.Sorted(slices.Values(p.stored[len(began):]))
-			p.mu.Unlock()
-			if diff := cmp.Diff(test.end, told); diff != "" {
-				t.Errorf("events (-want +got):\n%s", diff)
-			}
-			if h.flow.HoldsOthers(test.crd) {
-				t.Error("there is something left")
-			}
-		})
-	}
-}
-
-// TestDrainOthersIsStopped shows that a drain which waits for the API server's
-// answer ends when it is told to, or when the CRD goes as well, and that nothing is
-// told before.
-func TestDrainOthersIsStopped(t *testing.T) {
-	for _, test := range []struct {
-		why string
-		end func(*Run)
-		is  []string
-	}{
-		{"stopped", func(r *Run) { r.Stop(time.Minute) }, nil},
-		{"the CRD goes", func(r *Run) { r.Drain(40) }, []string{"deleted ns/a@40 inferred"}},
-	} {
-		t.Run(test.why, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx := t.Context()
-				p := newPlace()
-				h := p.process(t, nil)
-				r := h.start(ctx)
-				list(ctx, r, 10, thing("a", "", 5))
-				end(r, time.Minute)
-
-				h.target.CRD = "crd-2"
-				drain := h.flow.newRun(ctx, h.target)
-				drain.successor = &Successor{Resource: sources.Resource{Plural: "widgets"}}
-				drain.presence = &cluster{fails: math.MaxInt}
-				go drain.run(false)
-				synctest.Wait()
-				test.end(drain)
-				<-drain.Done()
-				p.mu.Lock()
-				told := slices.Clone(p.stored[1:])
-				p.mu.Unlock()
-				if diff := cmp.Diff(test.is, told, cmpopts.EquateEmpty()); diff != "" {
-					t.Errorf("events (-want +got):\n%s", diff)
-				}
-			})
 		})
 	}
 }

@@ -228,10 +228,10 @@ func (r *Run) run(follow bool) {
 	if follow {
 		r.follow()
 	}
-	absent := r.drain()
+	absent, spared := r.drain()
 	r.queue.close()
 	<-delivered
-	r.finish(absent)
+	r.finish(absent, spared)
 }
 
 // follow hands what the sources bring to the watchers, until the run is told to
@@ -313,16 +313,20 @@ func (r *Run) version() string {
 // delivered, and nobody has said yet how to go on.
 func (r *Run) isRewound() bool { return r.flow.ledger.state().Rewound != 0 }
 
-// finish closes the books when nothing is delivered any more.
-func (r *Run) finish(absent uint64) {
+// finish closes the books when nothing is delivered any more. What a drain has
+// spared is of the CRD that is there.
+func (r *Run) finish(absent uint64, spared int) {
 	ledger := r.flow.ledger
 	pending, _ := r.queue.waiting()
 	ledger.forgetPending(r.unanswered)
 	r.series.pending.Store(0)
-	drained := absent != 0 && pending == 0 && !ledger.holds(absent)
+	drained := absent != 0 && pending == 0 && ledger.count(absent) == spared
 	if drained {
 		failpoint.Here(failpoint.AfterDrain)
 		ledger.endIncarnation()
+		if spared > 0 {
+			ledger.begin(r.target.CRD, false) // whose end is told if that goes in its turn
+		}
 	}
 	if r.Err() == nil && r.delivering.Err() == nil {
 		r.save(r.delivering)

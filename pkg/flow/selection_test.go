@@ -23,7 +23,8 @@ type cluster struct {
 	objects   []*unstructured.Unstructured
 	asOf      uint64
 	forbidden string // a namespace
-	fails     int    // the lists that fail at first
+	fails     int    // so many lists fail at first,
+	failure   error  // with this
 	asked     int
 }
 
@@ -46,7 +47,7 @@ func (c *cluster) All(_ context.Context, _ sources.Resource, namespace string, o
 		return 0, apierrors.NewForbidden(schema.GroupResource{}, "", nil)
 	}
 	if c.asked <= c.fails {
-		return 0, apierrors.NewInternalError(errors.New("not now"))
+		return 0, c.failure
 	}
 	for _, o := range c.objects {
 		if namespace == "" || o.GetNamespace() == namespace {

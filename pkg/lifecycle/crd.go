@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -66,18 +67,31 @@ func FromObject(o *apiextensions.CustomResourceDefinition) *CRD {
 		}
 		c.Versions = append(c.Versions, version)
 	}
+	var established, names string
 	for _, condition := range o.Status.Conditions {
 		holds := condition.Status == apiextensions.ConditionTrue
 		switch condition.Type {
 		case apiextensions.Established:
-			c.Established = holds
+			if c.Established = holds; !holds && condition.Reason != "Installing" { // which is the usual way there
+				established = condition.Message
+			}
 		case apiextensions.NamesAccepted:
 			if c.Accepted = holds; !holds {
-				c.NotEstablished = condition.Message
+				names = condition.Message
 			}
 		}
 	}
+	c.NotEstablished = cmp.Or(names, established)
 	return c
+}
+
+// unestablished says that it is not established, and why.
+func (c *CRD) unestablished() string {
+	reason := "the CRD is not established yet"
+	if c.NotEstablished != "" {
+		reason += ": " + c.NotEstablished
+	}
+	return reason
 }
 
 // Choose is the version to watch: the one that is wanted; else the storage
@@ -137,16 +151,16 @@ func (c *CRD) resource(version string) sources.Resource {
 }
 
 // successor is the CRD as one that has taken the place of another and cannot be
-// followed.
-func (c *CRD) successor(rules *flow.Rules) flow.Successor {
-	if !c.Accepted && !c.Established || !c.Namespaced && rules.NamesNamespaces() {
-		return flow.Successor{Empty: c.AsOf} // it had no objects yet, or has none in a namespace
+// followed, for that reason.
+func (c *CRD) successor(rules *flow.Rules, reason string) flow.Successor {
+	next := flow.Successor{Reason: reason}
+	switch version, err := c.Choose(""); {
+	case !c.Accepted && !c.Established, !c.Namespaced && rules.NamesNamespaces():
+		next.Empty = c.AsOf // it was not served yet, or has no objects in a namespace
+	case err == nil:
+		next.Resource = c.resource(version)
 	}
-	version, err := c.Choose("")
-	if err != nil {
-		return flow.Successor{} // none is served
-	}
-	return flow.Successor{Resource: c.resource(version)}
+	return next
 }
 
 // Strip drops from a CRD, before the cache keeps it, what is not needed of it:

@@ -131,7 +131,7 @@ func TestSuccessor(t *testing.T) {
 			if rules == nil {
 				rules = flow.Everything()
 			}
-			if diff := cmp.Diff(test.want, crd.successor(rules)); diff != "" {
+			if diff := cmp.Diff(test.want, crd.successor(rules, "")); diff != "" {
 				t.Errorf("successor (-want +got):\n%s", diff)
 			}
 		})

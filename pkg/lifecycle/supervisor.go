@@ -384,6 +384,10 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	if err == nil && !crd.Namespaced && e.route.rules.NamesNamespaces() {
 		err = fmt.Errorf("%s is cluster-scoped, and the route selects objects of namespaces: it has none of them; take it out of the route, or put it on one without namespaces", crd.Name)
 	}
+	reason := crd.unestablished()
+	if err != nil {
+		reason = err.Error()
+	}
 	target := flow.Target{
 		Resource: crd.resource(version), CRD: crd.UID,
 		Existing: e.route.present[crd.Name] == crd.UID, Created: crd.Created, Rules: e.route.rules,
@@ -398,15 +402,11 @@ func (s *Supervisor) there(runs context.Context, e *entry, crd *CRD) {
 	case (err != nil || !crd.Established) && e.flow.HoldsOthers(crd.UID):
 		if s.mayStart(runs, e) {
 			e.target.CRD, e.target.Rules = crd.UID, e.route.rules
-			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target, crd.successor(e.route.rules)))
+			s.watch(runs, e, e.flow.StartDrainOthers(runs, e.target, crd.successor(e.route.rules, reason)))
 		}
 	case err != nil:
-		e.flow.Idle(flow.Failed, err.Error())
+		e.flow.Idle(flow.Failed, reason)
 	case !crd.Established:
-		reason := "the CRD is not established yet"
-		if crd.NotEstablished != "" {
-			reason += ": " + crd.NotEstablished
-		}
 		e.flow.Rest()
 		e.flow.Idle(flow.Waiting, reason)
 	default:

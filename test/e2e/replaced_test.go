@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 
 	apihelpers "k8s.io/apiextensions-apiserver/pkg/apihelpers"
@@ -42,6 +43,38 @@ func (w *world) replaced(t *testing.T, b *bridge, next func()) (gone uint64) {
 		t.Fatal(err)
 	}
 	return gone
+}
+
+// TestReplacedByOneThatCannotBeServed shows the same of a CRD whose names are
+// accepted, and of which the API server can list nothing: it is waited for, and as
+// nothing of it is told either, the deletions are right behind what was told.
+func TestReplacedByOneThatCannotBeServed(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	w := newWorld(t)
+	b := w.bridge(t)
+	w.replaced(t, b, func() {
+		crd, url := w.kind.definition("v1"), "https://127.0.0.1:1/convert"
+		crd.Spec.Conversion = &apiextensions.CustomResourceConversion{Strategy: apiextensions.WebhookConverter, Webhook: &apiextensions.WebhookConversion{
+			ClientConfig:             &apiextensions.WebhookClientConfig{URL: &url, CABundle: []byte("none")},
+			ConversionReviewVersions: []string{"v1"},
+		}}
+		if _, err := w.kind.crds.ApiextensionsV1().CustomResourceDefinitions().Create(t.Context(), crd, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	b.says(t, w.kind.name, "draining", "cannot be followed: the CRD is not established yet: The conversion webhook CABundle is invalid", "listing and watching")
+	w.ended(t, map[string]end{"one": {1, latest}, "two": {1, latest}})
+	if f := b.waitState(t, w.kind.name, "test", "waiting"); !strings.Contains(f.Reason, "CABundle") {
+		t.Errorf("it waits, and the reason is %q", f.Reason)
+	}
+
+	w.kind.update(t, func(crd *apiextensions.CustomResourceDefinition) {
+		crd.Spec.Conversion = &apiextensions.CustomResourceConversion{Strategy: apiextensions.NoneConverter}
+	})
+	w.kind.add(t, "one", nil)
+	if got := w.stream.wait(t, w.kind.name, 5)[4].what(); got != "created default/one" {
+		t.Errorf("the next one's object is %s", got)
+	}
 }
 
 // ended compares the deletions of one and two, which come in any order, with what
