@@ -137,7 +137,7 @@ test-docs: servers ## Run the commands of the documents, as they are, with real 
 # Chromium, and axe-core from the npm registry.
 .PHONY: browser
 browser: servers
-	@command -v chromium chromium-browser google-chrome >/dev/null || [ -n "$$CHROMIUM" ] || hack/install chromium fonts-dejavu-core
+	@command -v chromium chromium-browser google-chrome >/dev/null || [ -n "$${CHROMIUM:-}" ] || hack/install chromium fonts-dejavu-core
 	@command -v npm >/dev/null || { echo "make test-browser: no npm, which axe-core comes with: install Node" >&2; exit 1; }
 	npm ci --prefix test/browser --no-audit --no-fund
 
