@@ -108,7 +108,7 @@ func (r *Run) begin(follow bool) bool {
 		History: f.ledger.state().History,
 	}
 	if !follow {
-		if f.ledger.holds(r.absent) {
+		if f.ledger.holds(r.gone()) {
 			f.condition.setGoing(gone)
 		}
 		return r.record()
@@ -165,6 +165,7 @@ func (r *Run) resume(number uint64) bool {
 	}
 	// The API server counts from an earlier number than it once did.
 	f.ledger.goOn(number)
+	r.told = 0 // of another history
 	r.origin.History = number
 	return r.persist(r.following, func() error { return f.journal.Rebase(r.following, r.stateNow()) })
 }

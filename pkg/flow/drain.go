@@ -2,6 +2,8 @@ package flow
 
 import (
 	"context"
+	"maps"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -57,7 +59,7 @@ type Successor struct {
 // successor's objects of the same name, so that what is told of those later
 // follows it: the one at which there was none, or where they have to be asked
 // for, one less than the namesake's and else that of the answer. Where none of
-// that can be known, it has the one that follows the newest that was told, which
+// that can be known, it has the one that follows where the flow had come to, which
 // may be below the object's last.
 func (f *Flow) StartDrainOthers(ctx context.Context, target Target, next Successor) *Run {
 	r := f.newDrainOthers(ctx, target, next)
@@ -119,7 +121,7 @@ func (r *Run) Drained() bool {
 func (r *Run) drain() (absent uint64, spared int) {
 	if absent = r.gone(); absent == 0 && r.successor != nil && r.flow.HoldsOthers(r.target.CRD) {
 		r.flow.condition.setGoing(r.successor.going())
-		untold := r.flow.ledger.newestVersion() + 1
+		untold := max(r.flow.ledger.newestVersion(), r.flow.ledger.newestTold()) + 1
 		if next, asOf, known := r.namesakes(r.following, untold); known {
 			return asOf, r.endOthers(next, untold, asOf)
 		}
@@ -191,13 +193,14 @@ func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row
 		if !r.flow.ledger.has(w.covers) {
 			continue // it need not be allowed to look there
 		}
-		at, known := r.askNamesakes(ctx, w, next)
+		found, at, known := r.askNamesakes(ctx, w)
 		w.Condition(nil)
+		maps.Copy(next, found)
 		switch {
 		case !known:
 			return nil, 0, false
 		case at == 0:
-			return nil, untold, true
+			return next, untold, true
 		case asOf == 0 || at < asOf:
 			asOf = at // what another list does not have was gone before any was made
 		}
@@ -210,39 +213,47 @@ func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row
 
 // askNamesakes asks for those that one watch would tell of, and returns as of
 // when the answer is; 0 where the API server says that it cannot.
-func (r *Run) askNamesakes(ctx context.Context, w *watcher, into map[string]row) (asOf uint64, known bool) {
+func (r *Run) askNamesakes(ctx context.Context, w *watcher) (next map[string]row, asOf uint64, known bool) {
 	var unable time.Time // since when it says so
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
-		asOf, err := r.listNamesakes(ctx, w, into)
+		next, asOf, err := r.listNamesakes(ctx, w)
 		switch {
 		case err == nil:
-			return asOf, true
+			return next, asOf, true
 		case ctx.Err() != nil:
-			return 0, false
-		case !apierrors.IsInternalError(err) && !apierrors.IsNotFound(err):
+			return nil, 0, false
+		case !isUnable(err):
 			unable = time.Time{}
 		case unable.IsZero():
 			unable = time.Now()
 		case time.Since(unable) > unableFor:
-			return 0, true
+			return nil, 0, true
 		}
 		w.Condition(err)
 		if !sleep(ctx, retry) {
-			return 0, false
+			return nil, 0, false
 		}
 	}
 }
 
-func (r *Run) listNamesakes(ctx context.Context, w *watcher, into map[string]row) (asOf uint64, err error) {
+// isUnable tells whether the API server says that it cannot list a resource, and
+// that not because of etcd: an outage of that is waited for.
+func isUnable(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsInternalError(err) && !strings.Contains(err.Error(), "etcdserver: ")
+}
+
+func (r *Run) listNamesakes(ctx context.Context, w *watcher) (next map[string]row, asOf uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	return r.presence.All(ctx, r.successor.Resource, w.namespace, func(o *metav1.PartialObjectMetadata) {
+	next = map[string]row{}
+	asOf, err = r.presence.All(ctx, r.successor.Resource, w.namespace, func(o *metav1.PartialObjectMetadata) {
 		key, seen, err := identify(&object.Object{Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), ResourceVersion: o.ResourceVersion})
 		switch {
 		case err != nil:
 			r.invalid(err)
 		case r.flow.ledger.knows(key):
-			into[key] = seen
+			next[key] = seen
 		}
 	})
+	return next, asOf, err
 }

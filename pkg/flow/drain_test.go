@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -37,6 +39,8 @@ func (p *place) told(n int) []string {
 }
 
 func these(objects ...*unstructured.Unstructured) []*unstructured.Unstructured { return objects }
+
+var errAPIAway = apierrors.NewServiceUnavailable("it starts")
 
 var errUnable = apierrors.NewInternalError(errors.New("error resolving resource"))
 
@@ -67,9 +71,9 @@ func TestDrainOthers(t *testing.T) {
 			[]string{"deleted ns/a@14 inferred", "deleted ns/b@30 inferred"},
 		},
 		{
-			"nobody can say what it has: right behind what was told", "crd-2",
+			"nobody can say what it has: right behind where the flow was", "crd-2",
 			Successor{}, &cluster{asOf: 30}, nil,
-			[]string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"},
+			[]string{"deleted ns/a@11 inferred", "deleted ns/b@11 inferred"},
 		},
 		{
 			"it has the object itself, which was heard of before it was", "crd-2",
@@ -79,7 +83,7 @@ func TestDrainOthers(t *testing.T) {
 		{
 			"the route no longer selects objects there, and may not look", "crd-2",
 			listed, &cluster{forbidden: "ns", asOf: 30}, func(o *RuleOptions) { o.Namespaces = []string{"other"} },
-			[]string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"},
+			[]string{"deleted ns/a@11 inferred", "deleted ns/b@11 inferred"},
 		},
 		{
 			"the route selects objects of one more namespace, and may not look there", "crd-2",
@@ -94,7 +98,7 @@ func TestDrainOthers(t *testing.T) {
 		{
 			"the API server says for long that it cannot answer", "crd-2",
 			listed, &cluster{fails: math.MaxInt, failure: errUnable}, nil,
-			[]string{"deleted ns/a@8 inferred", "deleted ns/b@8 inferred"},
+			[]string{"deleted ns/a@11 inferred", "deleted ns/b@11 inferred"},
 		},
 		{
 			"an object that cannot be understood is left out", "crd-2",
@@ -174,7 +178,7 @@ func TestAfterDrainOthers(t *testing.T) {
 		{
 			"a namesake of the cluster, while the route selects namespaces", ofCluster(thing("a", "", 5)),
 			Successor{Empty: 20}, nil, func(o *RuleOptions) { o.Namespaces = []string{"x"} },
-			ofCluster(thing("a", "2", 15)), []string{"created a@15", "created a@5", "deleted a@6 inferred", "updated a@45"},
+			ofCluster(thing("a", "2", 15)), []string{"created a@15", "created a@5", "deleted a@11 inferred", "updated a@45"},
 		},
 	} {
 		t.Run(test.why, func(t *testing.T) {
@@ -207,6 +211,136 @@ func TestAfterDrainOthers(t *testing.T) {
 	}
 }
 
+// TestSequenceGrowsInDrains shows that a deletion whose version nobody can know is
+// later than all that was told, also where that was told later than its object's
+// version.
+func TestSequenceGrowsInDrains(t *testing.T) {
+	for _, test := range []struct {
+		why    string
+		before func(ctx context.Context, h *harness) // tells of a, with the version of a list at 40
+	}{
+		{"an object that outlived its CRD", func(ctx context.Context, h *harness) {
+			r := h.start(ctx)
+			list(ctx, r, 10, thing("a", "", 5))
+			end(r, time.Minute)
+			h.target.CRD = "crd-2"
+			<-h.others(ctx, Successor{Empty: 20}, nil).Done()
+			r = h.start(ctx)
+			list(ctx, r, 40, thing("a", "2", 15))
+			end(r, time.Minute)
+		}},
+		{"one that a changed route selects", func(ctx context.Context, h *harness) {
+			h.target.Rules = rulesFor(h.t, func(o *RuleOptions) { o.Namespaces = []string{"x"} })
+			r := h.start(ctx)
+			list(ctx, r, 10)
+			end(r, time.Minute)
+			h.target.Rules = Everything()
+			r = h.start(ctx)
+			list(ctx, r, 40, thing("a", "", 5))
+			end(r, time.Minute)
+		}},
+	} {
+		for _, fresh := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, in a new process: %t", test.why, fresh), func(t *testing.T) {
+				ctx := t.Context()
+				p := newPlace()
+				h := p.process(t, nil)
+				test.before(ctx, h)
+				if fresh {
+					h = p.process(t, nil)
+				}
+				h.target.CRD = "crd-3"
+				<-h.others(ctx, Successor{}, nil).Done()
+				p.mu.Lock()
+				last := p.stored[len(p.stored)-1]
+				p.mu.Unlock()
+				if want := "deleted ns/a@41 inferred"; last != want {
+					t.Errorf("the last event is %s, not %s", last, want)
+				}
+			})
+		}
+	}
+}
+
+// partly is an API server that can list only some namespaces.
+type partly struct {
+	*cluster
+	unable string
+}
+
+func (p partly) All(ctx context.Context, r sources.Resource, namespace string, object func(*metav1.PartialObjectMetadata)) (uint64, error) {
+	if namespace == p.unable {
+		return 0, errUnable
+	}
+	return p.cluster.All(ctx, r, namespace, object)
+}
+
+// TestDrainOthersKnowsInPart shows that what the API server says of one namespace
+// counts, also where it can say nothing of another.
+func TestDrainOthersKnowsInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		p := newPlace()
+		h := p.process(t, nil)
+		h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"x", "y"} })
+		r := h.start(ctx)
+		listOf(ctx, r.watchers[0], 10, in("x", thing("a", "", 5)), in("x", thing("n", "", 6)))
+		listOf(ctx, r.watchers[1], 10, in("y", thing("b", "", 7)))
+		end(r, time.Minute)
+		h.target.CRD = "crd-2"
+		drain := h.flow.newDrainOthers(ctx, h.target, listed)
+		drain.presence = partly{&cluster{objects: these(in("x", thing("a", "", 5)), in("x", thing("n", "2", 25))), asOf: 30}, "y"}
+		drain.run(false)
+		if diff := cmp.Diff([]string{"deleted x/n@24 inferred", "deleted y/b@11 inferred"}, p.told(3)); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestNothingOutlivesAnEarlierEtcd shows that an object which is older than the end
+// that was told of its namesake is not told of where the list is older as well:
+// etcd was put back.
+func TestNothingOutlivesAnEarlierEtcd(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 10, thing("a", "", 5))
+	p.wait(t, "created ns/a@5")
+	p.set(func(int) (int, int, error) { return 0, 0, errAway })
+	r.Deleted(ctx, thing("a", "", 12))
+	r.Changed(ctx, thing("a", "2", 13))
+	r.Deleted(ctx, thing("a", "2", 14))
+	list(ctx, r, 11, thing("a", "", 5))
+	p.set(nil)
+	end(r, time.Minute)
+	p.wait(t, "created ns/a@5", "deleted ns/a@12", "created ns/a@13", "deleted ns/a@14")
+	if s := p.recorded(); s.Rewound != 14 {
+		t.Errorf("recorded is %+v", s)
+	}
+}
+
+// TestCRDGoesAsTheOthersAreDrained is a test for the race detector: the CRD goes at
+// each moment of the drain.
+func TestCRDGoesAsTheOthersAreDrained(t *testing.T) {
+	for moment := range 200 {
+		ctx := t.Context()
+		p := newPlace()
+		h := p.process(t, nil)
+		r := h.start(ctx)
+		list(ctx, r, 10, thing("a", "", 5))
+		end(r, time.Minute)
+		h.target.CRD = "crd-2"
+		drain := h.others(ctx, listed, &cluster{asOf: 30})
+		time.Sleep(time.Duration(moment) * time.Microsecond)
+		drain.Drain(40)
+		<-drain.Done()
+		if h.flow.HoldsOthers("crd-2") {
+			t.Fatal("there is something left")
+		}
+	}
+}
+
 // TestDrainOthersWaits shows that a drain which waits for the API server's answer
 // says so, tells nothing, and ends when it is told to, or when the CRD goes as
 // well.
@@ -216,10 +350,12 @@ func TestDrainOthersWaits(t *testing.T) {
 		fresh bool // the process is a new one
 		end   func(*Run)
 		is    []string
+		fails error
 	}{
-		{"stopped", false, func(r *Run) { r.Stop(time.Minute) }, nil},
-		{"stopped, in a new process", true, func(r *Run) { r.Stop(time.Minute) }, nil},
-		{"the CRD goes", false, func(r *Run) { r.Drain(40) }, []string{"deleted ns/a@40 inferred"}},
+		{"stopped", false, func(r *Run) { r.Stop(time.Minute) }, nil, errAPIAway},
+		{"stopped, in a new process", true, func(r *Run) { r.Stop(time.Minute) }, nil, errAPIAway},
+		{"stopped, while etcd is away", false, func(r *Run) { r.Stop(time.Minute) }, nil, apierrors.NewInternalError(errors.New("etcdserver: request timed out"))},
+		{"the CRD goes", false, func(r *Run) { r.Drain(40) }, []string{"deleted ns/a@40 inferred"}, errAPIAway},
 	} {
 		t.Run(test.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -233,7 +369,7 @@ func TestDrainOthersWaits(t *testing.T) {
 					h = p.process(t, nil)
 				}
 				h.target.CRD = "crd-2"
-				drain := h.others(ctx, listed, &cluster{fails: math.MaxInt, failure: apierrors.NewServiceUnavailable("it starts")})
+				drain := h.others(ctx, listed, &cluster{fails: math.MaxInt, failure: test.fails})
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				s := h.flow.Status()

@@ -326,7 +326,8 @@ type sight struct {
 	news bool
 	// risen: the object was told to be deleted, and is there.
 	risen bool
-	// died: it was told to be deleted, as of the version ended.
+	// died: it was told to be deleted, as of the version ended; so was the one that
+	// had its name before.
 	died  bool
 	ended uint64
 	// back: it was told to be deselected, and the route selects it again. No
@@ -364,7 +365,7 @@ func (l *ledger) observe(key string, seen row, inList bool) (s sight) {
 		s.back = inList && !s.news && died.is(deselected) && died.uid == seen.uid
 		// A list has it now, while it is older than an end that was deduced: the
 		// API server made it when it deleted what else there was of the CRD.
-		s.outlived = inList && !s.news && dead && died.uid != seen.uid
+		s.outlived, s.ended = inList && !s.news && dead && died.uid != seen.uid, died.version
 		s.news = s.news || s.back || s.outlived
 	}
 	return s

@@ -37,6 +37,10 @@ func (w *watcher) changed(ctx context.Context, o *object.Object, key string, see
 		r.rewound(&sources.RewoundError{Position: s.known.version, Is: seen.version})
 		return
 	}
+	if s.outlived && w.version < s.ended {
+		r.rewound(&sources.RewoundError{Position: s.ended, Is: w.version}) // nor was that end yet
+		return
+	}
 	if s.risen && !inList && r.presence != nil {
 		// A watch may tell of what an object did before it died, see held.
 		fates, known := r.fates(ctx, []keyed{{key, seen}})

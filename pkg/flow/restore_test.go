@@ -377,6 +377,35 @@ func TestWildcardKnowsWhatExisted(t *testing.T) {
 	}
 }
 
+// TestResyncAfterEtcdWasPutBack shows that one requested resync goes on after etcd
+// was put back, also where the route selects otherwise since.
+func TestResyncAfterEtcdWasPutBack(t *testing.T) {
+	ctx := t.Context()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(ctx)
+	list(ctx, r, 50, thing("a", "", 45))
+	end(r, time.Minute)
+	r = h.start(ctx)
+	r.Condition(r.ListStarted(ctx, "30"))
+	end(r, time.Minute)
+	if s := p.recorded(); s.Rewound == 0 {
+		t.Fatalf("recorded is %+v", s)
+	}
+	h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"ns"} })
+	h.flow.RequestResync(later)
+	r = h.start(ctx)
+	if err := r.ListStarted(ctx, "31"); err != nil {
+		t.Fatal(err)
+	}
+	r.Listed(ctx, thing("a", "", 20))
+	r.ListFinished(ctx, "31")
+	end(r, time.Minute)
+	if s := p.recorded(); s.Rewound != 0 || s.Resync != later {
+		t.Errorf("recorded is %+v", s)
+	}
+}
+
 // TestStatusWhileADrainBegins: the version of a CRD that was gone before the process
 // began is learnt from the journal, while others look at the flow. It is a test for
 // the race detector.
