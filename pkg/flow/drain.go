@@ -121,9 +121,10 @@ func (r *Run) Drained() bool {
 func (r *Run) drain() (absent uint64, spared int) {
 	if absent = r.gone(); absent == 0 && r.successor != nil && r.flow.HoldsOthers(r.target.CRD) {
 		r.flow.condition.setGoing(r.successor.going())
-		untold := max(r.flow.ledger.newestVersion(), r.flow.ledger.newestTold()) + 1
-		if next, asOf, known := r.namesakes(r.following, untold); known {
-			return asOf, r.endOthers(next, untold, asOf)
+		// Where no other version is known: behind all that was told.
+		floor := max(r.flow.ledger.newestVersion(), r.flow.ledger.newestTold()) + 1
+		if next, asOf, known := r.namesakes(r.following, floor); known {
+			return asOf, r.endOthers(next, floor, asOf)
 		}
 		absent = r.gone() // it may have gone as well
 	}
@@ -152,7 +153,7 @@ func (r *Run) gone() uint64 {
 // deleted. One that is newer than asOf, or that the target's was seen to have, is
 // the target's: it was heard of before its CRD was. It returns how many it has
 // seen.
-func (r *Run) endOthers(next map[string]row, untold, asOf uint64) (spared int) {
+func (r *Run) endOthers(next map[string]row, floor, asOf uint64) (spared int) {
 	r.draining = true
 	for left := range r.flow.ledger.upTo(asOf) {
 		version := asOf
@@ -163,8 +164,8 @@ func (r *Run) endOthers(next map[string]row, untold, asOf uint64) (spared int) {
 			continue
 		case is && namesake.version > left.version:
 			version = namesake.version - 1
-		case !r.watches(namespace):
-			version = min(untold, asOf) // nobody has looked there
+		case (namespace == "" || r.successor.Empty == 0) && !r.watches(namespace):
+			version = min(floor, asOf) // nobody has looked there
 		}
 		if !r.remove(r.delivering, left, version, progress{}, 0) {
 			break
@@ -181,12 +182,12 @@ func (r *Run) endOthers(next map[string]row, untold, asOf uint64) (spared int) {
 // An API server that answers for long, and that it cannot, is not asked further:
 // that of a CRD whose conversion is misconfigured does so until somebody
 // mends it.
-func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row, asOf uint64, known bool) {
+func (r *Run) namesakes(ctx context.Context, floor uint64) (next map[string]row, asOf uint64, known bool) {
 	switch {
 	case r.successor.Empty != 0:
 		return nil, r.successor.Empty, true
 	case r.successor.Resource.Plural == "" || r.presence == nil:
-		return nil, untold, true
+		return nil, floor, true
 	}
 	next = map[string]row{}
 	for _, w := range r.watchers {
@@ -200,13 +201,13 @@ func (r *Run) namesakes(ctx context.Context, untold uint64) (next map[string]row
 		case !known:
 			return nil, 0, false
 		case at == 0:
-			return next, untold, true
+			return next, floor, true
 		case asOf == 0 || at < asOf:
 			asOf = at // what another list does not have was gone before any was made
 		}
 	}
 	if asOf == 0 {
-		asOf = untold
+		asOf = floor
 	}
 	return next, asOf, true
 }

@@ -31,6 +31,18 @@ func (h *harness) others(ctx context.Context, next Successor, c *cluster) *Run {
 	return drain
 }
 
+// toldOf is a place with a flow that has told of the objects of a list at 10, and
+// does not run.
+func toldOf(t *testing.T, objects ...*unstructured.Unstructured) (*place, *harness) {
+	t.Helper()
+	p := newPlace()
+	h := p.process(t, nil)
+	r := h.start(t.Context())
+	list(t.Context(), r, 10, objects...)
+	end(r, time.Minute)
+	return p, h
+}
+
 // told are the events since the first n, in the order of their names.
 func (p *place) told(n int) []string {
 	p.mu.Lock()
@@ -63,6 +75,11 @@ func TestDrainOthers(t *testing.T) {
 		{
 			"it has no objects yet: they were gone by then", "crd-2",
 			Successor{Empty: 20}, nil, nil,
+			[]string{"deleted ns/a@20 inferred", "deleted ns/b@20 inferred"},
+		},
+		{
+			"it has no objects yet, wherever the route selects them", "crd-2",
+			Successor{Empty: 20}, nil, func(o *RuleOptions) { o.Namespaces = []string{"other"} },
 			[]string{"deleted ns/a@20 inferred", "deleted ns/b@20 inferred"},
 		},
 		{
@@ -110,11 +127,7 @@ func TestDrainOthers(t *testing.T) {
 		t.Run(test.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx := t.Context()
-				p := newPlace()
-				h := p.process(t, nil)
-				r := h.start(ctx)
-				list(ctx, r, 10, thing("a", "", 5), thing("b", "", 7))
-				end(r, time.Minute)
+				p, h := toldOf(t, thing("a", "", 5), thing("b", "", 7))
 				began := 2
 
 				h.target.CRD = test.crd
@@ -325,11 +338,7 @@ func TestNothingOutlivesAnEarlierEtcd(t *testing.T) {
 func TestCRDGoesAsTheOthersAreDrained(t *testing.T) {
 	for moment := range 200 {
 		ctx := t.Context()
-		p := newPlace()
-		h := p.process(t, nil)
-		r := h.start(ctx)
-		list(ctx, r, 10, thing("a", "", 5))
-		end(r, time.Minute)
+		_, h := toldOf(t, thing("a", "", 5))
 		h.target.CRD = "crd-2"
 		drain := h.others(ctx, listed, &cluster{asOf: 30})
 		time.Sleep(time.Duration(moment) * time.Microsecond)
@@ -360,11 +369,7 @@ func TestDrainOthersWaits(t *testing.T) {
 		t.Run(test.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx := t.Context()
-				p := newPlace()
-				h := p.process(t, nil)
-				r := h.start(ctx)
-				list(ctx, r, 10, thing("a", "", 5))
-				end(r, time.Minute)
+				p, h := toldOf(t, thing("a", "", 5))
 				if test.fresh {
 					h = p.process(t, nil)
 				}

@@ -381,13 +381,9 @@ func TestWildcardKnowsWhatExisted(t *testing.T) {
 // was put back, also where the route selects otherwise since.
 func TestResyncAfterEtcdWasPutBack(t *testing.T) {
 	ctx := t.Context()
-	p := newPlace()
-	h := p.process(t, nil)
+	p, h := toldOf(t, thing("a", "", 7))
 	r := h.start(ctx)
-	list(ctx, r, 50, thing("a", "", 45))
-	end(r, time.Minute)
-	r = h.start(ctx)
-	r.Condition(r.ListStarted(ctx, "30"))
+	r.Condition(r.ListStarted(ctx, "8"))
 	end(r, time.Minute)
 	if s := p.recorded(); s.Rewound == 0 {
 		t.Fatalf("recorded is %+v", s)
@@ -395,11 +391,11 @@ func TestResyncAfterEtcdWasPutBack(t *testing.T) {
 	h.target.Rules = rulesFor(t, func(o *RuleOptions) { o.Namespaces = []string{"ns"} })
 	h.flow.RequestResync(later)
 	r = h.start(ctx)
-	if err := r.ListStarted(ctx, "31"); err != nil {
+	if err := r.ListStarted(ctx, "9"); err != nil {
 		t.Fatal(err)
 	}
-	r.Listed(ctx, thing("a", "", 20))
-	r.ListFinished(ctx, "31")
+	r.Listed(ctx, thing("a", "", 6))
+	r.ListFinished(ctx, "9")
 	end(r, time.Minute)
 	if s := p.recorded(); s.Rewound != 0 || s.Resync != later {
 		t.Errorf("recorded is %+v", s)
